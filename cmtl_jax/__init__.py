@@ -1,0 +1,1 @@
+"""Crowd counting with cascaded multi-task learning (CMTL) in JAX."""

@@ -1,0 +1,225 @@
+"""The base configuration: every key with its unit and meaning, and what is checked of it."""
+
+import os
+import pathlib
+
+import ml_collections
+from ml_collections import config_dict
+
+from cmtl_jax.errors import UserError
+
+PRESETS = ("recommended", "paper", "reference")
+
+
+def base() -> ml_collections.ConfigDict:
+    """Every key with its default, which is the `recommended` choice."""
+    c = ml_collections.ConfigDict()
+    c.name = ""  # of the config, part of the default work folder
+    c.preset = "recommended"
+    c.seed = 0  # of initialisation, crops, order, noise and dropout
+    c.parallel = "jit"  # jit (sharded mesh) | pmap: how a step runs on many devices
+    c.init_from = ""  # work folder whose best weights training starts from, or eval evaluates
+
+    d = c.dataset = ml_collections.ConfigDict()
+    d.name = ""  # shanghaitech | ucf_cc_50 | point_folder | synthetic
+    d.raw_dir = ""  # raw folder; empty: $CMTL_DATA_DIR/<its usual name>
+    d.tfds_dir = ""  # where prepared data goes; empty: TFDS's default
+    d.options = ml_collections.ConfigDict()  # of the builder, such as part or folds
+    d.fold = 0  # fold tested, 1..5, of a data set cut into folds
+    d.val_fraction = 0.1  # of the training pictures, held out and stratified by count
+    d.val_seed = 0  # which pictures are held out
+    d.cache_mib = 2048  # decoded pictures and maps kept in memory
+    d.num_workers = 0  # processes that load data; 0: threads of this one
+
+    m = c.density = ml_collections.ConfigDict()  # the rule of the precomputed density maps
+    m.kernel = 15  # side of the Gaussian's window, pixels
+    m.sigma = 4.0  # of the Gaussian, pixels
+    m.border = "clip_renorm"  # clip_renorm | recenter (authors' code): kernel at the border
+    m.outside = "clamp"  # clamp | drop | reference (authors' code): points outside the picture
+
+    i = c.input = ml_collections.ConfigDict()  # grey levels 0..255 -> (x - mean) / std
+    i.channels = 1  # 1 grey (released) | 3 colour
+    i.mean = 113.0
+    i.std = 64.0
+
+    p = c.crop = ml_collections.ConfigDict()
+    p.mode = "fixed"  # fixed | quarter (paper: a quarter of each side, so 1/16 of the area)
+    p.height = 128  # pixels, mode fixed; a smaller picture is taken whole
+    p.width = 128
+    p.max_buckets = 4  # padded shapes of mode quarter
+
+    a = c.augment = ml_collections.ConfigDict()
+    a.flip = 0.5  # probability of a horizontal flip
+    a.noise = 0.5  # probability of noise
+    a.noise_level = 10.0  # uniform noise of +- this many grey levels
+
+    g = c.groups = ml_collections.ConfigDict()  # crowd-count groups
+    g.number = 10
+    g.binning = "quantile"  # quantile | uniform | released: edges from the counts of crops
+    g.class_weights = "inv_sqrt"  # none | inv_sqrt | released
+    g.samples = 32  # crops a training picture that edges and weights are taken from
+
+    n = c.model = ml_collections.ConfigDict()  # see cmtl_jax.models.cmtl.Architecture
+    n.name = "cmtl"  # cmtl | single_stage
+    n.prior_pool = "adaptive_max"
+    n.spp_levels = (4, 2, 1)
+    n.up_maps = (16, 8)
+    n.logit_activation = "none"
+    n.dropout = 0.5
+    n.output_activation = "relu"
+    n.init = "he"
+    n.dtype = "float32"
+
+    s = c.loss = ml_collections.ConfigDict()  # density loss + weight * group loss
+    s.group_weight = 0.02  # lambda of the paper (there 1e-4)
+    s.group_loss = "softmax_ce"  # softmax_ce | softmax_bce (authors' code) | sigmoid_bce (paper)
+    s.density_reduction = "mean"  # mean over pixels (authors' code) | sum (paper, Eq. 2)
+    s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
+
+    o = c.optimizer = ml_collections.ConfigDict()  # Adam
+    o.learning_rate = 1e-3
+    o.schedule = "cosine"  # constant | cosine (to zero at the last step)
+    o.warmup_steps = 100
+    o.b1 = 0.9  # the paper's momentum
+    o.b2 = 0.999
+    o.eps = 1e-8
+    o.grad_clip = 0.0  # norm gradients are clipped to; 0: off
+    o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
+
+    t = c.train = ml_collections.ConfigDict()
+    t.batch_size = 24  # crops a step, over all devices
+    t.steps = 20_000
+    t.eval_every = 500  # steps; a checkpoint is saved with each validation
+    t.log_every = 20
+    t.keep_latest = 2  # checkpoints, beside the best
+    t.stop_on_dead = True  # end a run whose density output is dead; False: only warn
+    t.dead_patience = 3  # dead validations in a row before that
+
+    e = c.eval = ml_collections.ConfigDict()
+    e.split = "auto"  # auto (test where there is one, else val) | train | val | test
+    e.checkpoint = "best"  # best | latest | a step
+    e.batch_size = 4  # pictures a step, over all devices
+    e.max_buckets = 8  # padded shapes that pictures of all sizes share
+    e.triptychs = 12  # pictures shown in the report, half of them the best
+    return c
+
+
+def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
+    """Sets the keys in which a preset differs from `recommended`; returns the preset's name.
+
+    `paper` is the letter of the paper, `reference` that of the authors' released code. Both keep
+    this project's validation on whole pictures.
+
+    Raises:
+        UserError: no preset of that name.
+    """
+    preset = preset or "recommended"
+    if preset not in PRESETS:
+        raise UserError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    config.preset = preset
+    if preset == "recommended":
+        return preset
+    config.update(
+        config_dict.ConfigDict(
+            {
+                "crop": {"mode": "quarter"},
+                "density": {"border": "recenter", "outside": "reference"},
+                "input": {"mean": 0.0, "std": 1.0},
+                "groups": {"binning": "released", "class_weights": "released"},
+                "model": {"init": "released", "logit_activation": "prelu"},
+                "loss": {"group_weight": 1e-4, "density_scale": 1.0},
+                "optimizer": {
+                    "learning_rate": 1e-5,
+                    "schedule": "constant",
+                    "warmup_steps": 0,
+                    "ema": 0.0,
+                },
+                "train": {"batch_size": 1, "steps": 500_000, "eval_every": 5000},
+            }
+        )
+    )
+    if preset == "paper":
+        config.model.update(prior_pool="spp", up_maps=(16, 18), dropout=0.0)
+        config.loss.update(density_reduction="sum", group_loss="sigmoid_bce")
+    else:
+        config.loss.update(group_loss="softmax_bce")
+    return preset
+
+
+def data_dir() -> pathlib.Path:
+    """The folder of the raw data sets: $CMTL_DATA_DIR, or `data` in the current folder."""
+    return pathlib.Path(os.environ.get("CMTL_DATA_DIR") or "data")
+
+
+def default_workdir(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """runs/<config>-<preset>, with the fold where there is one."""
+    fold = f"-fold_{config.dataset.fold}" if config.dataset.fold else ""
+    return pathlib.Path("runs") / f"{config.name}-{config.preset}{fold}"
+
+
+_CHOICES = {
+    "parallel": ("jit", "pmap"),
+    "dataset.name": ("shanghaitech", "ucf_cc_50", "point_folder", "synthetic"),
+    "density.border": ("clip_renorm", "recenter"),
+    "density.outside": ("clamp", "drop", "reference"),
+    "input.channels": (1, 3),
+    "crop.mode": ("fixed", "quarter"),
+    "groups.binning": ("quantile", "uniform", "released"),
+    "groups.class_weights": ("none", "inv_sqrt", "released"),
+    "model.name": ("cmtl", "single_stage"),
+    "model.prior_pool": ("adaptive_max", "spp"),
+    "model.logit_activation": ("none", "prelu"),
+    "model.output_activation": ("relu", "softplus"),
+    "model.init": ("he", "released"),
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.group_loss": ("softmax_ce", "softmax_bce", "sigmoid_bce"),
+    "loss.density_reduction": ("mean", "sum"),
+    "optimizer.schedule": ("constant", "cosine"),
+    "eval.split": ("auto", "train", "val", "test"),
+}
+
+_AT_LEAST_ONE = (
+    "density.kernel", "crop.height", "crop.width", "crop.max_buckets", "groups.samples",
+    "train.batch_size", "train.steps", "train.eval_every", "train.log_every", "train.keep_latest",
+    "train.dead_patience", "eval.batch_size", "eval.max_buckets",
+)  # fmt: skip
+
+_POSITIVE = ("density.sigma", "input.std", "loss.density_scale", "optimizer.learning_rate")
+
+_FRACTIONS = ("augment.flip", "augment.noise", "dataset.val_fraction")
+
+_BELOW_ONE = ("model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2")
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every value that a typing slip can spoil.
+
+    Raises:
+        UserError: names the key, its value and what it may be.
+    """
+
+    def value(key: str):
+        node = config
+        for part in key.split("."):
+            node = node[part]
+        return node
+
+    def require(holds: bool, key: str, what: str) -> None:
+        if not holds:
+            raise UserError(f"config.{key} is {value(key)!r}; it must be {what}")
+
+    for key, choices in _CHOICES.items():
+        require(value(key) in choices, key, "one of " + ", ".join(map(str, choices)))
+    for key in _AT_LEAST_ONE:
+        require(value(key) >= 1, key, "at least 1")
+    for key in _POSITIVE:
+        require(value(key) > 0, key, "greater than 0")
+    for key in _FRACTIONS:
+        require(0 <= value(key) <= 1, key, "between 0 and 1")
+    for key in _BELOW_ONE:
+        require(0 <= value(key) < 1, key, "at least 0 and below 1")
+    require(config.groups.number >= 2, "groups.number", "at least 2")
+    require(config.density.kernel % 2 == 1, "density.kernel", "an odd number of pixels")
+    require(len(config.model.up_maps) == 2, "model.up_maps", "two numbers, such as (16,8)")
+    if config.dataset.name == "ucf_cc_50":
+        require(config.dataset.fold in range(1, 6), "dataset.fold", "a fold from 1 to 5")

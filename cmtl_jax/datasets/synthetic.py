@@ -1,0 +1,109 @@
+"""Drawn crowds: no download, exact annotations, any number and size."""
+
+import dataclasses
+import hashlib
+import inspect
+import pathlib
+
+import numpy as np
+
+from cmtl_jax.datasets import pictures, scenes
+from cmtl_jax.datasets.crowd_builder import CrowdBuilder, CrowdConfig, Found, Item
+from cmtl_jax.datasets.density_map import DensityRule
+from cmtl_jax.errors import UserError
+
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(eq=False)
+class SyntheticConfig(CrowdConfig):
+    """Numbers of pictures, ranges of their sides in pixels (ends included), and the seed."""
+
+    num_train: int = 64
+    num_test: int = 16
+    height: tuple[int, int] = (192, 256)
+    width: tuple[int, int] = (256, 320)
+    seed: int = 0
+
+    @property
+    def base(self) -> str:
+        """The name without the density rule."""
+        height, width = ("-".join(map(str, sides)) for sides in (self.height, self.width))
+        return f"train{self.num_train}-test{self.num_test}-h{height}-w{width}-seed{self.seed}"
+
+
+def _default() -> SyntheticConfig:
+    config = SyntheticConfig(name="")
+    config.name = config.base
+    return config
+
+
+def _generator(seed: int, split: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), index])
+
+
+class Synthetic(CrowdBuilder):
+    """Drawn crowds, splits train and test; the same config always gives the same pictures."""
+
+    name = "synthetic"
+    DESCRIPTION = "Drawn crowds with exact head points, for tests and first steps."
+    BUILDER_CONFIGS = [_default()]
+
+    @classmethod
+    def config(
+        cls,
+        rule: DensityRule,
+        raw_dir=None,
+        *,
+        num_train: int = SyntheticConfig.num_train,
+        num_test: int = SyntheticConfig.num_test,
+        height: tuple[int, int] = SyntheticConfig.height,
+        width: tuple[int, int] = SyntheticConfig.width,
+        seed: int = SyntheticConfig.seed,
+    ) -> CrowdConfig:
+        """The config of a drawn data set.
+
+        Raises:
+          UserError: no pictures at all, or an empty range of sides.
+        """
+        height, width = tuple(map(int, height)), tuple(map(int, width))
+        if min(num_train, num_test, seed) < 0 or num_train + num_test < 1:
+            raise UserError("synthetic: num_train, num_test and seed must be 0 or more, not both 0")
+        for sides in (height, width):
+            if len(sides) != 2 or not scenes.MIN_SIDE <= sides[0] <= sides[1]:
+                raise UserError(
+                    f"synthetic: a range of sides is (least, most) from {scenes.MIN_SIDE} on, "
+                    f"not {sides}"
+                )
+        fields = dict(num_train=num_train, num_test=num_test, height=height, width=width, seed=seed)
+        return SyntheticConfig.named(SyntheticConfig(name="", **fields).base, rule, **fields)
+
+    def find(self, raw_dir: pathlib.Path | None = None) -> Found:
+        """Lists the pictures to draw; needs no folder."""
+        config = self.builder_config
+        numbers = {"train": config.num_train, "test": config.num_test}
+        return Found(
+            {
+                split: [self._item(split, index) for index in range(number)]
+                for split, number in numbers.items()
+                if number
+            },
+            [],
+        )
+
+    def fingerprint(self, items: list[Item]) -> str:
+        """Changes with the code that draws; the config's name holds the rest."""
+        return hashlib.sha256(inspect.getsource(scenes).encode()).hexdigest()
+
+    def _item(self, split: str, index: int) -> Item:
+        config = self.builder_config
+        generator = _generator(config.seed, split, index)
+        height = int(generator.integers(config.height[0], config.height[1], endpoint=True))
+        width = int(generator.integers(config.width[0], config.width[1], endpoint=True))
+        seed = int(generator.integers(2**31))
+
+        def read() -> tuple[bytes, np.ndarray]:
+            scene = scenes.render_scene(seed, height, width)
+            return pictures.encode_png(scene.picture), scene.points
+
+        return Item(f"{split}_{index}", (), read, lambda: height * width)

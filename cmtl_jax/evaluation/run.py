@@ -1,0 +1,159 @@
+"""Evaluates a checkpoint and writes metrics.json, per_image.csv and report.html."""
+
+import hashlib
+import logging
+import pathlib
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from cmtl_jax import metrics as metrics_lib
+from cmtl_jax import trained_model
+from cmtl_jax.evaluation import evaluate, report
+from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.batch import Crop, collate
+from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.metrics import ImageMetrics
+from cmtl_jax.parallel import Parallel
+from cmtl_jax.trained_model import TrainedModel
+from cmtl_jax.training.writers import read_jsonl
+
+
+def evaluate_checkpoint(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    parallel: Parallel | None = None,
+    data: data_lib.Data | None = None,
+) -> dict:
+    """Evaluates weights on the config's split and writes workdir/eval/<dataset>-<split>/.
+
+    The weights are config.init_from's, else those of workdir's checkpoint config.eval.checkpoint.
+    Their own preprocessing is used, the data set is the config's.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: there is nothing to evaluate, or no such data.
+    """
+    parallel = parallel or Parallel()
+    began = time.monotonic()
+    source = config.init_from or workdir
+    trained = trained_model.restore(
+        source, parallel, "best" if config.init_from else config.eval.checkpoint
+    )
+    used = config.copy_and_resolve_references()
+    used.input.update(trained.config.input)
+    data = data or data_lib.load(used)
+    split = data.resolve(used.eval.split)
+    pictures = data.pictures(split)
+    logging.info("evaluating step %d of %s on %s-%s", trained.step, source, data.name, split)
+    evaluator = evaluate.Evaluator(trained.model, used, pictures, trained.groups, parallel)
+    images = evaluator(trained.params, progress=parallel.process_index == 0)
+    result = evaluate.aggregate(images).result()
+    result |= _baseline(data, images) | {
+        "checkpoint_step": trained.step,
+        "programs_compiled": evaluator.traces,
+        "seconds": round(time.monotonic() - began, 1),
+        "protocol": protocol(used, data, split, trained),
+    }
+    if parallel.process_index == 0:
+        folder = workdir / "eval" / f"{data.name}-{split}"
+        folder.mkdir(parents=True, exist_ok=True)
+        report.write_metrics_json(folder / "metrics.json", result)
+        report.write_per_image_csv(folder / "per_image.csv", images)
+        report.write_report(
+            folder / "report.html",
+            title=f"{data.name}, {split}",
+            metrics=result,
+            protocol=result["protocol"],
+            images=images,
+            triptychs=_triptychs(used, trained, pictures, images),
+            curve=read_jsonl(workdir / "metrics.jsonl") or None,
+        )
+        logging.info(
+            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers), best constant answer "
+            "%.2f; see %s", data.name, split, result["num_images"], result["mae"], result["rmse"],
+            result["best_constant_mae"], folder / "report.html",
+        )  # fmt: skip
+    parallel.barrier("evaluated")
+    return result
+
+
+def protocol(
+    config: ml_collections.ConfigDict, data: data_lib.Data, split: str, trained: TrainedModel
+) -> dict[str, str]:
+    """All that a number needs beside it to be comparable."""
+    picked = trained.config.eval.checkpoint if config.init_from else config.eval.checkpoint
+    return {
+        "data set": data.name,
+        "split": split,
+        "pictures": "whole, every one exactly once, not resized; zero-padded to multiples of 4",
+        "ground truth": f"number of head points (outside the picture: {config.density.outside})",
+        "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "
+        f"{config.density.sigma:g}, border {config.density.border}",
+        "map quality": metrics_lib.MAP_QUALITY_CONVENTION,
+        "weights": trained.source,
+        "selection": f"{picked}, by MAE on whole held-out training pictures "
+        f"({trained.config.dataset.val_fraction:.0%}, stratified by count, seed "
+        f"{trained.config.dataset.val_seed})",
+        "trained on": f"{trained.about['data']}, preset {trained.config.preset}, model "
+        f"{trained.config.model.name}, seed {trained.config.seed}",
+        "training pictures sha256": trained.about["train_ids_sha256"],
+        "evaluated pictures sha256": ids_sha256(data.pictures(split)),
+    }
+
+
+def ids_sha256(pictures: Pictures) -> str:
+    """Hash of the sorted ids of pictures, one a line."""
+    ids = sorted(entry.id for entry in pictures.index)
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _baseline(data: data_lib.Data, images: list[ImageMetrics]) -> dict[str, float]:
+    train = [entry.count for entry in data.splits["train"].index]
+    true = [image.count_true for image in images]
+    return {"best_constant_mae": metrics_lib.best_constant_mae(train or true, true)}
+
+
+def _triptychs(
+    config: ml_collections.ConfigDict,
+    trained: TrainedModel,
+    pictures: Pictures,
+    images: list[ImageMetrics],
+) -> list[report.Triptych]:
+    """The best and the worst pictures, counted once more on one device for their maps."""
+    errors = np.array([abs(image.count_pred - image.count_true) for image in images])
+    number = min(config.eval.triptychs, len(images))
+    worst = errors.argsort(kind="stable")[::-1][: number - number // 2].tolist()
+    best = [i for i in errors.argsort(kind="stable").tolist() if i not in worst][: number // 2]
+    single = Parallel("jit", jax.local_devices()[:1])
+    step = single.eval_step(evaluate.make_eval_step(trained.model))
+    params = single.replicate(trained.params)
+    shown = []
+    for note, positions in (("largest errors", worst), ("smallest errors", best)):
+        for position in positions:
+            picture = pictures[position]
+            height, width = picture.image.shape[:2]
+            crop = Crop(picture.image, picture.density, picture.points)
+            # Multiples of 64 keep the number of programs small.
+            shape = (-(-height // 64) * 64, -(-width // 64) * 64)
+            batch = collate(
+                [crop], [0], shape, 1, mean=config.input.mean, std=config.input.std
+            )
+            density = single.local(step(params, batch)).density[0, :height, :width, 0]
+            shown.append(
+                report.Triptych(
+                    picture.id,
+                    picture.image if picture.image.shape[2] == 3 else picture.image[..., 0],
+                    picture.density,
+                    density,
+                    images[position].count_true,
+                    images[position].count_pred,
+                    note,
+                )
+            )
+    return shown

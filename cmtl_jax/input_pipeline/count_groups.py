@@ -1,0 +1,89 @@
+"""Crowd-count groups: the ten classes of the high-level prior, and their weights."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from cmtl_jax.input_pipeline.crops import CropRule, points_inside
+from cmtl_jax.input_pipeline.pictures import Pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class CountGroups:
+    """Maps a count to its group; stored with each checkpoint.
+
+    Attributes:
+        edges: ascending counts that separate the groups: number of groups - 1 of them. A count on
+            an edge belongs to the upper group.
+        class_weights: weight of each group in the classification loss.
+        histogram: examples of each group that edges and weights were taken from.
+    """
+
+    edges: tuple[float, ...]
+    class_weights: tuple[float, ...]
+    histogram: tuple[int, ...]
+
+    def __call__(self, count: float) -> int:
+        return int(np.searchsorted(self.edges, count, side="right"))
+
+    def to_json(self) -> dict[str, list[float]]:
+        return {key: list(value) for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, list[float]]) -> "CountGroups":
+        return cls(**{key: tuple(value) for key, value in data.items()})
+
+
+def sample_counts(pictures: Pictures, rule: CropRule, samples: int, seed: int) -> np.ndarray:
+    """Counts of `samples` random crops of every picture: int [len(pictures) * samples]."""
+    rng = np.random.default_rng(seed)
+    counts = []
+    for position, entry in enumerate(pictures.index):
+        points = pictures.points(position)
+        for _ in range(samples):
+            counts.append(len(points_inside(points, *rule.place(entry.height, entry.width, rng))))
+    return np.array(counts)
+
+
+def fit(counts: Sequence[float], number: int, binning: str, class_weights: str) -> CountGroups:
+    """Count groups from the counts of training crops.
+
+    Args:
+        counts: people in each crop.
+        number: of groups.
+        binning: 'quantile' (ours: groups of equal size as far as ties allow), 'uniform' (equal
+            width from the smallest to the largest count), 'released' (authors' code: the rounded
+            multiple of a tenth of the range, the smallest count not subtracted).
+        class_weights: 'none', 'inv_sqrt' (ours: 1 / sqrt of the group's share), 'released'
+            (authors' code: (1 - share) / (number - 1)). The first two have mean 1 over the crops.
+    """
+    counts = np.asarray(counts, np.float64)
+    low, high = counts.min(), counts.max()
+    width = max(high - low, 1.0) / number
+    steps = np.arange(1, number)
+    if binning == "quantile":
+        edges = np.ceil(np.quantile(counts, steps / number)) + 0.5
+        for i in range(1, len(edges)):  # ties, such as many empty crops, would give empty groups
+            edges[i] = max(edges[i], edges[i - 1] + 1)
+    elif binning == "uniform":
+        edges = low + width * steps
+    else:
+        edges = width * (steps - 0.5)
+    group = np.searchsorted(edges, counts, side="right")
+    histogram = np.bincount(group, minlength=number)
+    return CountGroups(
+        tuple(map(float, edges)),
+        tuple(map(float, _weights(histogram, class_weights))),
+        tuple(map(int, histogram)),
+    )
+
+
+def _weights(histogram: np.ndarray, rule: str) -> np.ndarray:
+    share = histogram / histogram.sum()
+    if rule == "none":
+        return np.ones(len(histogram))
+    if rule == "released":
+        return (1 - share) / (len(histogram) - 1)
+    weights = np.where(histogram > 0, 1 / np.sqrt(np.maximum(share, 1e-12)), 0)
+    return weights / (share * weights).sum()

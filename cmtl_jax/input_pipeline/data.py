@@ -1,0 +1,158 @@
+"""A prepared data set cut into training, validation and test pictures, as a config describes it."""
+
+import dataclasses
+import logging
+
+import ml_collections
+
+from cmtl_jax import config as base_config
+from cmtl_jax.datasets import density_map, prepare
+from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline import buckets, count_groups, holdout
+from cmtl_jax.input_pipeline.crops import Augmentation, CropRule
+from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
+from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.input_pipeline.plan import EvaluationPlan, TrainingPlan
+
+_RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The pictures of one run.
+
+    Attributes:
+        name: of the data set as it stands in results, such as 'shanghaitech-part_b'.
+        splits: 'train', 'val' (held out of the training pictures, may be empty) and, where the data
+            set has one, 'test'.
+        test_name: of the test split in results, such as 'test' or, without one, ''.
+    """
+
+    name: str
+    splits: dict[str, Pictures]
+
+    def pictures(self, split: str) -> Pictures:
+        """Pictures of a split.
+
+        Raises:
+            UserError: there is none of that name, or it is empty.
+        """
+        if not len(self.splits.get(split, ())):
+            there = ", ".join(name for name, pictures in self.splits.items() if len(pictures))
+            raise UserError(f"{self.name} has no pictures in split {split!r}; it has {there}")
+        return self.splits[split]
+
+    def resolve(self, split: str) -> str:
+        """'auto' -> 'test' where there is one, else 'val', else 'train'."""
+        if split != "auto":
+            return split
+        return next(name for name in ("test", "val", "train") if len(self.splits.get(name, ())))
+
+
+def load(config: ml_collections.ConfigDict) -> Data:
+    """Prepares the config's data set, unless that was done, and cuts it.
+
+    Raises:
+        UserError: the raw data is missing or wrong.
+    """
+    d = config.dataset
+    raw_dir = d.raw_dir
+    if not raw_dir and d.name in _RAW_FOLDERS:
+        raw_dir = str(base_config.data_dir() / _RAW_FOLDERS[d.name])
+    prepared = prepare.prepare(
+        d.name,
+        rule=density_map.DensityRule(**config.density),
+        raw_dir=raw_dir or None,
+        tfds_dir=d.tfds_dir or None,
+        options=d.options.to_dict(),
+    )
+    name = d.name
+    test_names = [split for split in prepared.splits if split == "test"]
+    train_names = [split for split in prepared.splits if split == "train"]
+    if d.name == "ucf_cc_50":
+        test_names = [f"fold_{d.fold}"]
+        train_names = [split for split in prepared.splits if split not in test_names]
+        name = f"ucf_cc_50-fold_{d.fold}"
+    elif d.name == "shanghaitech":
+        name = f"shanghaitech-{d.options.part}"
+
+    def pictures(names: list[str]) -> Pictures:
+        return Pictures.of_splits(
+            [prepared.splits[name] for name in names],
+            channels=config.input.channels,
+            cache_mib=d.cache_mib,
+        )
+
+    train = pictures(train_names)
+    counts = [entry.count for entry in train.index]
+    training, val = holdout.stratified(counts, d.val_fraction, d.val_seed) if counts else ([], [])
+    splits = {"train": train.subset(training), "val": train.subset(val)}
+    if test_names:
+        splits["test"] = pictures(test_names)
+    sizes = ", ".join(
+        f"{split} {len(p)} ({sum(e.count for e in p.index)} heads)" for split, p in splits.items()
+    )
+    logging.info("%s: %s", name, sizes)
+    return Data(name, splits)
+
+
+def crop_rule(config: ml_collections.ConfigDict) -> CropRule:
+    """How large the training crops are."""
+    return CropRule(config.crop.mode, config.crop.height, config.crop.width)
+
+
+def fit_groups(config: ml_collections.ConfigDict, train: Pictures) -> count_groups.CountGroups:
+    """Count groups and class weights of the training split's crops."""
+    counts = count_groups.sample_counts(train, crop_rule(config), config.groups.samples, config.seed)
+    g = config.groups
+    return count_groups.fit(counts, g.number, g.binning, g.class_weights)
+
+
+def training_stream(
+    config: ml_collections.ConfigDict,
+    train: Pictures,
+    groups: count_groups.CountGroups,
+    *,
+    start: int,
+    shard: Shard,
+):
+    """Endless-looking stream of training batches (Batch) from batch number `start` on."""
+    rule = crop_rule(config)
+    sizes = [rule.size(entry.height, entry.width) for entry in train.index]
+    max_buckets = config.crop.max_buckets if rule.mode == "quarter" else 1
+    plan = TrainingPlan(
+        sizes,
+        buckets.choose(sizes, max_buckets),
+        config.train.batch_size,
+        config.train.steps,
+        config.seed,
+    )
+    loader = TrainingLoader(
+        train,
+        groups,
+        config.train.batch_size,
+        config.input.mean,
+        config.input.std,
+        shard,
+        rule,
+        Augmentation(**config.augment),
+        config.seed,
+    )
+    return stream(plan, loader, start=start, num_workers=config.dataset.num_workers)
+
+
+def evaluation_stream(
+    config: ml_collections.ConfigDict,
+    pictures: Pictures,
+    groups: count_groups.CountGroups,
+    *,
+    batch_size: int,
+    shard: Shard,
+):
+    """Stream of (PlannedBatch, Batch): every picture exactly once."""
+    sizes = [(entry.height, entry.width) for entry in pictures.index]
+    plan = EvaluationPlan(sizes, buckets.choose(sizes, config.eval.max_buckets), batch_size)
+    loader = EvaluationLoader(
+        pictures, groups, batch_size, config.input.mean, config.input.std, shard
+    )
+    return stream(plan, loader)

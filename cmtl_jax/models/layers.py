@@ -1,0 +1,144 @@
+"""Mask-aware building blocks: what lies outside a picture never changes what lies inside.
+
+A batch holds pictures of different sizes, padded to a common [H, W]. Every picture counts as
+zero-padded to the next multiple of 4 (two poolings halve its sides twice); beyond that *extent* the
+mask of its resolution is 0 and is applied again after every layer with a bias, so that each layer
+sees exactly the zeros that SAME padding would give a picture alone.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cmtl_jax.models import convolution
+
+Initializer = Callable[..., jax.Array]
+
+STRIDE = 4  # input pixels per cell of the coarsest features
+
+
+def extent(size: jax.Array) -> jax.Array:
+    """int32 [B, 2] valid (height, width) -> the same, rounded up to multiples of 4."""
+    return -(-size // STRIDE) * STRIDE
+
+
+def valid_mask(size: jax.Array, height: int, width: int) -> jax.Array:
+    """int32 [B, 2] valid (height, width) -> bool [B, height, width, 1], True inside."""
+    rows = jnp.arange(height)[None, :] < size[:, :1]
+    columns = jnp.arange(width)[None, :] < size[:, 1:]
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def apply_mask(x: jax.Array, size: jax.Array) -> jax.Array:
+    """Zeroes x [B, H, W, C] outside size int32 [B, 2], given in x's own pixels."""
+    return jnp.where(valid_mask(size, x.shape[1], x.shape[2]), x, 0)
+
+
+class MaskedConv(nn.Module):
+    """Convolution (stride 1, SAME), masked again because its bias leaks into the padding."""
+
+    features: int
+    kernel_size: int
+    kernel_init: Initializer
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
+        """x [B, H, W, C], size int32 [B, 2] in x's pixels -> [B, H, W, features]."""
+        k = self.kernel_size
+        kernel = self.param("kernel", self.kernel_init, (k, k, x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init, (self.features,))
+        y = convolution.conv2d(x.astype(self.dtype), kernel.astype(self.dtype))
+        return apply_mask(y + bias.astype(self.dtype), size)
+
+
+class MaskedConvTranspose(nn.Module):
+    """Fractionally strided convolution: 4x4, stride 2, twice the resolution (paper, 3.3)."""
+
+    features: int
+    kernel_init: Initializer
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
+        """x [B, H, W, C], size int32 [B, 2] in the output's pixels -> [B, 2H, 2W, features]."""
+        y = nn.ConvTranspose(
+            self.features,
+            (4, 4),
+            strides=(2, 2),
+            padding="SAME",
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return apply_mask(y, size)
+
+
+class PReLU(nn.Module):
+    """Parametric ReLU with one slope a layer that starts at 0.25, as in the authors' framework."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        slope = self.param("slope", nn.initializers.constant(0.25), ())
+        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max pooling, stride 2: [B, H, W, C] -> [B, H/2, W/2, C]; H and W are even.
+
+    Written as a maximum over a reshaped axis: its gradient is a comparison, which XLA runs many
+    times faster on a CPU than the select-and-scatter of a pooling window.
+    """
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
+def adaptive_max_pool(x: jax.Array, size: jax.Array, bins: int) -> jax.Array:
+    """Maximum of each cell of a bins x bins grid laid over each picture's valid part.
+
+    Bin i of n rows spans floor(i n / bins) .. ceil((i + 1) n / bins), as in the authors' framework,
+    also where n < bins (cells then repeat). Padding is ignored.
+
+    Args:
+        x: [B, H, W, C].
+        size: int32 [B, 2], valid rows and columns of x, at least 1.
+        bins: cells a side.
+
+    Returns:
+        [B, bins, bins, C].
+    """
+    for axis in (1, 2):
+        x = _adaptive_max(x, size[:, axis - 1], bins, axis)
+    return x
+
+
+def _adaptive_max(x: jax.Array, valid: jax.Array, bins: int, axis: int) -> jax.Array:
+    i = jnp.arange(bins)
+    start = i[None] * valid[:, None] // bins  # [B, bins]
+    stop = -(-(i[None] + 1) * valid[:, None] // bins)
+    longest = -(-x.shape[axis] // bins) + 1  # no bin spans more
+    take = jax.vmap(lambda a, index: jnp.take(a, index, axis=axis - 1))
+    result = take(x, start)
+    for offset in range(1, longest):
+        # A bin shorter than the longest sees its own last row again.
+        result = jnp.maximum(result, take(x, jnp.minimum(start + offset, stop - 1)))
+    return result
+
+
+def dropout(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
+    """Inverted dropout with one key an example, so that it does not depend on the batch's layout.
+
+    Args:
+        x: [B, D].
+        keys: [B] PRNG keys; None switches dropout off.
+        rate: fraction of the values set to zero.
+    """
+    if keys is None or rate == 0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)

@@ -1,0 +1,164 @@
+"""How functions run on devices: jit over a sharded mesh, or pmap. Nothing else compiles.
+
+Arrays of the state are replicated over all devices of all processes; batches are split along their
+first axis. A process hands over its own part of a global batch, as NumPy arrays.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+PyTree = Any
+
+AXIS = "data"
+
+
+class Parallel:
+    """Compiles steps for all devices and moves arrays to and from them."""
+
+    def __init__(self, kind: str = "jit", devices: list[jax.Device] | None = None):
+        """Kind is 'jit' or 'pmap'; devices default to all of all processes."""
+        self.kind = kind
+        self.devices = list(devices or jax.devices())
+        self._mesh = jax.make_mesh(
+            (len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
+        )
+        self.replicated = NamedSharding(self._mesh, PartitionSpec())
+        self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+
+    @property
+    def num_devices(self) -> int:
+        return len(self.devices)
+
+    @property
+    def process_index(self) -> int:
+        return jax.process_index()
+
+    @property
+    def process_count(self) -> int:
+        return len({device.process_index for device in self.devices})
+
+    @property
+    def _local_devices(self) -> list[jax.Device]:
+        return [d for d in self.devices if d.process_index == jax.process_index()]
+
+    def round_up(self, batch_size: int) -> int:
+        """The smallest batch of at least that size that divides over the devices."""
+        return -(-batch_size // self.num_devices) * self.num_devices
+
+    def initialise(self, function: Callable[[], PyTree]) -> PyTree:
+        """The result of a function without arguments, replicated."""
+        return jax.jit(function, out_shardings=self.replicated)()
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Host arrays, the same in every process, or a step's state -> replicated global arrays."""
+
+        def put(x):
+            if isinstance(x, jax.Array) and x.sharding == self.replicated:
+                return x
+            host = np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)
+            return jax.make_array_from_callback(host.shape, self.replicated, lambda i: host[i])
+
+        return jax.tree.map(put, tree)
+
+    def train_step(
+        self, step: Callable[..., tuple[PyTree, PyTree]]
+    ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+        """Compiles step(state, batch, axis_name=...) -> (state, metrics).
+
+        The compiled step takes a replicated state, which it consumes, and this process's part of
+        the batch; the results are replicated.
+        """
+        if self.kind == "pmap":
+            return self._pmap_step(step)
+        compiled = jax.jit(
+            step, donate_argnums=0, out_shardings=(self.replicated, self.replicated)
+        )
+
+        def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+            return compiled(state, self.split(batch))
+
+        run.traces = compiled._cache_size
+        return run
+
+    def _pmap_step(self, step):
+        local = self._local_devices
+        compiled = jax.pmap(
+            functools.partial(step, axis_name=AXIS),
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=(None, None),
+            devices=self.devices,
+        )
+
+        def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+            batch = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
+            if self.process_count > 1:  # pmap takes this process's arrays, not global ones
+                state = jax.tree.map(lambda x: x.addressable_data(0), state)
+            return self.replicate(compiled(state, batch))
+
+        return run
+
+    def eval_step(
+        self, function: Callable[[PyTree, PyTree], PyTree]
+    ) -> Callable[[PyTree, PyTree], PyTree]:
+        """Compiles function(params, batch) -> outputs with one entry an example.
+
+        The compiled function takes replicated params and this process's part of the batch.
+        """
+        compiled = jax.jit(function, out_shardings=self._split)
+
+        def run(params: PyTree, batch: PyTree) -> PyTree:
+            return compiled(params, self.split(batch))
+
+        run.traces = compiled._cache_size
+        return run
+
+    def split(self, batch: PyTree) -> PyTree:
+        """This process's part of a global batch -> global arrays, split over all devices."""
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(self._split, x), batch
+        )
+
+    def local(self, outputs: PyTree) -> PyTree:
+        """This process's examples of an eval step's outputs, as NumPy arrays."""
+
+        def fetch(x: jax.Array) -> np.ndarray:
+            shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+            return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+        return jax.tree.map(fetch, outputs)
+
+    def host(self, tree: PyTree) -> PyTree:
+        """Replicated arrays as NumPy arrays."""
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Concatenates the float64 rows [n, k] of all processes, in the order of the processes.
+
+        n may differ; every process gets the whole.
+        """
+        if self.process_count == 1:
+            return rows
+        # Transferred as bytes: device arrays would round float64 to float32.
+        numbers = multihost_utils.process_allgather(np.array([len(rows)]))
+        most = int(numbers.max())
+        padded = np.zeros((most, rows.shape[1]), np.float64)
+        padded[: len(rows)] = rows
+        raw = multihost_utils.process_allgather(np.frombuffer(padded.tobytes(), np.uint8))
+        return np.concatenate(
+            [
+                np.frombuffer(part.tobytes(), np.float64).reshape(most, -1)[: int(n)]
+                for part, n in zip(np.asarray(raw), numbers.ravel(), strict=True)
+            ]
+        )
+
+    def barrier(self, name: str) -> None:
+        """Waits until every process has come here."""
+        if self.process_count > 1:
+            multihost_utils.sync_global_devices(name)

@@ -1,0 +1,93 @@
+"""A model with trained weights and all that is needed to use them."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import linen as nn
+
+from cmtl_jax import checkpoints
+from cmtl_jax import config as base_config
+from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline.count_groups import CountGroups
+from cmtl_jax.models import registry
+from cmtl_jax.parallel import Parallel
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """Weights of a checkpoint.
+
+    Attributes:
+        model: the network.
+        params: its weights, replicated over the devices.
+        config: what it was trained with; `input` is the preprocessing that belongs to it.
+        groups: its crowd-count groups.
+        about: where the weights come from: data, train_ids_sha256, ...
+        step: training step of the checkpoint.
+        source: the folder or file.
+    """
+
+    model: nn.Module
+    params: PyTree
+    config: ml_collections.ConfigDict
+    groups: CountGroups
+    about: dict[str, Any]
+    step: int
+    source: str
+
+
+def build_model(config: ml_collections.ConfigDict) -> nn.Module:
+    """The model that a configuration describes."""
+    fields = {key: value for key, value in config.model.items() if key != "name"}
+    return registry.build(
+        config.model.name,
+        num_groups=config.groups.number,
+        density_scale=config.loss.density_scale,
+        **fields,
+    )
+
+
+def init_params(model: nn.Module, seed: int, channels: int) -> PyTree:
+    """Initial parameters of a model for pictures of so many channels."""
+    image = jnp.zeros((1, 32, 32, channels))
+    size = jnp.full((1, 2), 32)
+    return model.init(jax.random.key(seed), image, size)["params"]
+
+
+def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "best"):
+    """Restores a work folder's weights.
+
+    Args:
+        source: work folder.
+        parallel: whose devices hold the weights.
+        which: 'best', 'latest' or a step.
+
+    Raises:
+        UserError: there is nothing to restore there, or it is damaged.
+    """
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise UserError(f"no weights at {source}: there is no such work folder; train first or name another")  # noqa: E501
+    reader = checkpoints.Checkpoints(folder, read_only=True)
+    try:
+        step = reader.find(which)
+        about = reader.about(step)
+        config = base_config.base()
+        config.update(ml_collections.ConfigDict(about["config"]))
+        model = build_model(config)
+        expected = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated),
+            jax.eval_shape(lambda: init_params(model, 0, config.input.channels)),
+        )
+        params = reader.restore(step, expected).params
+    finally:
+        reader.close()
+    return TrainedModel(
+        model, params, config, CountGroups.from_json(about["groups"]), about, step, str(source)
+    )

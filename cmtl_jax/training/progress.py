@@ -1,0 +1,77 @@
+"""The progress line of a training run: losses, speed, time left."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from cmtl_jax.losses import SumCount
+
+
+def summarise(metrics: Sequence[dict]) -> dict[str, float]:
+    """Metrics of several steps, on the host -> one number each: all sums over all counts."""
+    summary = {}
+    for name, first in metrics[0].items():
+        if isinstance(first, SumCount):
+            total = sum(float(m[name].sum) for m in metrics)
+            summary[name] = total / max(sum(float(m[name].count) for m in metrics), 1e-12)
+        else:
+            summary[name] = float(np.mean([m[name] for m in metrics]))
+    return summary
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: '3 h 05 min', '4 min 10 s', '12 s'."""
+    seconds = round(seconds)
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
+
+
+class Progress:
+    """Collects the metrics of steps, without waiting for them, and logs them now and then."""
+
+    def __init__(self, *, start: int, steps: int, batch_size: int):
+        self._steps = steps
+        self._batch_size = batch_size
+        self._pending: list[dict] = []
+        self._last_step = start
+        self._last_time = time.monotonic()
+        self._paused = 0.0
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are steps to log."""
+        return bool(self._pending)
+
+    def add(self, metrics: dict) -> None:
+        """Remembers the metrics of a step that may still be running."""
+        self._pending.append(metrics)
+
+    def pause(self, seconds: float) -> None:
+        """Time spent on something else than training steps."""
+        self._paused += seconds
+
+    def log(self, step: int) -> dict[str, float]:
+        """Waits for the remembered steps, the last of which is `step`; logs and returns them."""
+        summary = summarise(jax.device_get(self._pending))
+        self._pending.clear()
+        now = time.monotonic()
+        seconds = max(now - self._last_time - self._paused, 1e-9)
+        rate = (step - self._last_step) / seconds
+        self._last_step, self._last_time, self._paused = step, now, 0.0
+        summary["steps_per_second"] = rate
+        left = duration((self._steps - step) / rate) if rate else "?"
+        group = (
+            f", groups {summary['group_accuracy']:.0%} right"
+            if "group_accuracy" in summary else ""
+        )  # fmt: skip
+        logging.info(
+            "step %d/%d (%.0f %%) loss %.4g, count error %.1f a crop%s | %.2f steps/s, "
+            "%.1f crops/s, %s left", step, self._steps, 100 * step / self._steps, summary["loss"],
+            summary["count_error"], group, rate, rate * self._batch_size, left,
+        )  # fmt: skip
+        return summary

@@ -1,0 +1,136 @@
+"""The pure training step; compiled and placed on devices elsewhere."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from cmtl_jax import losses
+from cmtl_jax.input_pipeline.batch import Batch
+from cmtl_jax.losses import SumCount
+from cmtl_jax.models.output import CmtlOutput
+from cmtl_jax.training.state import PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Density loss + group_weight * group loss (paper, Eq. 3).
+
+    Attributes:
+        class_weights: of the crowd-count groups.
+        group_weight: the paper's lambda.
+        group_loss: kind, see losses.group_loss.
+        density_reduction: see losses.density_loss.
+        density_scale: see losses.density_loss.
+    """
+
+    class_weights: tuple[float, ...]
+    group_weight: float
+    group_loss: str
+    density_reduction: str
+    density_scale: float
+
+    def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
+        """The parts of the loss by name; group_loss is missing without group logits."""
+        parts = {
+            "density_loss": losses.density_loss(
+                output.density,
+                batch.density,
+                batch.size,
+                batch.weight,
+                scale=self.density_scale,
+                reduction=self.density_reduction,
+            )
+        }
+        if output.group_logits is not None:
+            parts["group_loss"] = losses.group_loss(
+                output.group_logits,
+                batch.group,
+                batch.weight,
+                jnp.asarray(self.class_weights),
+                kind=self.group_loss,
+            )
+        return parts
+
+    def total(self, parts: dict[str, jax.Array]) -> jax.Array:
+        """The loss from its divided parts."""
+        return parts["density_loss"] + self.group_weight * parts.get("group_loss", 0.0)
+
+
+def make_train_step(
+    model: nn.Module,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    seed: int,
+) -> Callable[..., tuple[TrainState, dict]]:
+    """The training step: step(state, batch, axis_name=None) -> (state, metrics).
+
+    With axis_name the batch is this device's part and sums run over that axis. Either way a loss is
+    the sum over all valid pixels divided by their number, never a mean of means; the result does
+    not depend on how examples are spread over devices.
+
+    Metrics are (sum, count) pairs over the whole batch by name, and norms of gradients.
+    """
+
+    def step(state: TrainState, batch: Batch, axis_name: str | None = None):
+        def over_devices(tree: PyTree) -> PyTree:
+            return jax.lax.psum(tree, axis_name) if axis_name else tree
+
+        keys = _example_keys(seed, state.step, len(batch.weight), axis_name)
+
+        def loss_of(params: PyTree):
+            output = model.apply({"params": params}, batch.image, batch.size, keys)
+            parts = objective(output, batch)
+            divided = {
+                name: part.sum / jnp.maximum(over_devices(part.count), 1)
+                for name, part in parts.items()
+            }
+            return objective.total(divided), (parts, output)
+
+        (loss, (parts, output)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        loss, gradient = over_devices((loss, gradient))
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            # Early averages would be mostly the initial values.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+        metrics = over_devices(parts | _measure(output, batch))
+        metrics["loss"] = loss
+        metrics["grad_norm"] = optax.global_norm(gradient)
+        metrics["first_layer_grad_norm"] = optax.global_norm(gradient["shared"]["conv1"])
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return step
+
+
+def _example_keys(seed: int, step: jax.Array, number: int, axis_name: str | None) -> jax.Array:
+    """One key an example of the global batch, whichever device it is on."""
+    example = jnp.arange(number)
+    if axis_name:
+        example = example + number * jax.lax.axis_index(axis_name)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, example)
+
+
+def _measure(output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
+    weight = batch.weight
+    examples = weight.sum()
+    pixels = (weight * batch.size[:, 0] * batch.size[:, 1]).sum()
+    density = output.density * weight[:, None, None, None]
+    count = density.sum(axis=(1, 2, 3))
+    measured = {
+        "count_error": SumCount(jnp.abs(count - weight * batch.count).sum(), examples),
+        "density": SumCount(density.sum(), pixels),
+        "density_square": SumCount(jnp.square(density).sum(), pixels),
+    }
+    if output.group_logits is not None:
+        hit = output.group_logits.argmax(axis=-1) == batch.group
+        measured["group_accuracy"] = SumCount((weight * hit).sum(), examples)
+    return measured

@@ -1,0 +1,254 @@
+"""Training: puts data, model, optimizer, loop and checkpoints together."""
+
+import json
+import logging
+import os
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from cmtl_jax import checkpoints as checkpoints_lib
+from cmtl_jax import trained_model
+from cmtl_jax.errors import UserError
+from cmtl_jax.evaluation import evaluate, run
+from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.count_groups import CountGroups
+from cmtl_jax.input_pipeline.loader import Shard
+from cmtl_jax.parallel import Parallel
+from cmtl_jax.training import loop, optimizer
+from cmtl_jax.training import state as state_lib
+from cmtl_jax.training import steps as steps_lib
+from cmtl_jax.training.guard import DeadOutputGuard
+from cmtl_jax.training.progress import Progress, duration
+from cmtl_jax.training.state import TrainState
+from cmtl_jax.training.stopping import StopRequest
+from cmtl_jax.training.writers import MetricsWriter, NoWriter
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """Trains, from the newest checkpoint in workdir if there is one, and evaluates the best.
+
+    Writes config.json, checkpoints/, metrics.jsonl, TensorBoard events and what evaluation writes.
+
+    Returns:
+        Exit status: 0, or 128 + the signal that stopped the run (saved; the same command goes on).
+
+    Raises:
+        UserError: bad input, or a dead density output.
+    """
+    parallel = Parallel(config.parallel)
+    if config.train.batch_size % parallel.num_devices:
+        raise UserError(
+            f"config.train.batch_size={config.train.batch_size} does not divide over "
+            f"{parallel.num_devices} devices; use a multiple of {parallel.num_devices}"
+        )
+    make_workdir(workdir)
+    data = data_lib.load(config)
+    checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
+    try:
+        status = _Run(config, workdir, parallel, data, checkpoints).train()
+    finally:
+        checkpoints.close()
+    if status == 0:
+        run.evaluate_checkpoint(config, workdir, parallel=parallel, data=data)
+    return status
+
+
+def make_workdir(workdir: pathlib.Path) -> None:
+    """Makes the work folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write_test_{os.getpid()}"
+        probe.write_bytes(b"0" * 65536)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write in the work folder {workdir}: {error.strerror or error}; "
+            "choose another with --workdir or make room"
+        ) from error
+
+
+class _Run:
+    """One training run: the hooks of the loop and what they need."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        parallel: Parallel,
+        data: data_lib.Data,
+        checkpoints: checkpoints_lib.Checkpoints,
+    ):
+        self.config, self.workdir, self.parallel = config, workdir, parallel
+        self.data, self.checkpoints = data, checkpoints
+        self.model = trained_model.build_model(config)
+        self.tx = optimizer.build(config.optimizer, config.train.steps)
+        self.shard = Shard(parallel.process_index, parallel.process_count)
+        self.writes = parallel.process_index == 0
+        self.guard = DeadOutputGuard(
+            patience=config.train.dead_patience, stop=config.train.stop_on_dead
+        )
+
+    def train(self) -> int:
+        c = self.config
+        pictures = self.data.pictures("train")
+        state, self.groups = self._initial(pictures)
+        start = int(self.parallel.host(state.step))
+        if start >= c.train.steps:
+            logging.info("all %d steps are done", c.train.steps)
+            return 0
+        self._write_config()
+        self.about = describe(c, self.data, self.groups)
+        self.writer = MetricsWriter(self.workdir, start) if self.writes else NoWriter()
+        self.evaluator = None
+        if len(self.data.splits["val"]):
+            self.evaluator = evaluate.Evaluator(
+                self.model, c, self.data.pictures("val"), self.groups, self.parallel
+            )
+        batches = data_lib.training_stream(
+            c, pictures, self.groups, start=start, shard=self.shard
+        )
+        step = steps_lib.make_train_step(
+            self.model,
+            steps_lib.Objective(
+                class_weights=self.groups.class_weights,
+                group_weight=c.loss.group_weight,
+                group_loss=c.loss.group_loss,
+                density_reduction=c.loss.density_reduction,
+                density_scale=c.loss.density_scale,
+            ),
+            self.tx,
+            ema_decay=c.optimizer.ema,
+            seed=c.seed,
+        )
+        logging.info(
+            "training from step %d to %d on %d device(s) by %s, %s",
+            start, c.train.steps, self.parallel.num_devices, c.parallel, self.parallel.devices[0].device_kind,
+        )  # fmt: skip
+        progress = Progress(start=start, steps=c.train.steps, batch_size=c.train.batch_size)
+        with StopRequest(several_processes=self.parallel.process_count > 1) as self.request:
+            try:
+                _, done = loop.run(
+                    state,
+                    batches,
+                    self.parallel.train_step(step),
+                    self,
+                    progress,
+                    start=start,
+                    steps=c.train.steps,
+                    eval_every=c.train.eval_every,
+                    log_every=c.train.log_every,
+                )
+            finally:
+                self.checkpoints.wait()
+                self.writer.close()
+            if done:
+                return 0
+            logging.info("stopped and saved; run the same command again to go on")
+            return self.request.exit_status
+
+    def _initial(self, pictures) -> tuple[TrainState, CountGroups]:
+        c = self.config
+        fresh = lambda: state_lib.create(  # noqa: E731
+            trained_model.init_params(self.model, c.seed, c.input.channels),
+            self.tx,
+            ema=c.optimizer.ema > 0,
+        )
+        params, train = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.parallel.replicated),
+            jax.eval_shape(lambda: fresh().for_saving()),
+        )
+        restored = self.checkpoints.restore_latest(params, train)
+        if restored is not None:
+            logging.info("going on from step %d in %s", restored.step, self.workdir)
+            groups = CountGroups.from_json(restored.about["groups"])
+            return TrainState.from_saved(restored.params, restored.train), groups
+        state = self.parallel.initialise(fresh)
+        if c.init_from:
+            weights = self._initial_weights()
+            state = state.replace(
+                params=weights,
+                ema=None if state.ema is None else jax.tree.map(lambda x: x.copy(), weights),
+            )
+        return state, data_lib.fit_groups(c, pictures)
+
+    def _initial_weights(self):
+        trained = trained_model.restore(self.config.init_from, self.parallel)
+        expected = jax.eval_shape(
+            lambda: trained_model.init_params(self.model, 0, self.config.input.channels)
+        )
+        if jax.tree.map(jnp.shape, trained.params) != jax.tree.map(jnp.shape, expected):
+            raise UserError(
+                f"the weights of {self.config.init_from} are of another model than this config's; "
+                "use the config.model and config.input.channels they were trained with"
+            )
+        return trained.params
+
+    def _write_config(self) -> None:
+        if self.writes:
+            path = self.workdir / "config.json"
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.config.to_dict(), indent=2, sort_keys=True))
+            os.replace(temporary, path)
+
+    # The hooks of the loop.
+
+    def evaluate(self, step: int, state: TrainState) -> float | None:
+        if self.evaluator is None:
+            return None
+        began = time.monotonic()
+        params = self.parallel.replicate(state.evaluated)
+        result = evaluate.aggregate(self.evaluator(params)).result()
+        best = self.checkpoints.best()
+        logging.info(
+            "step %d validation on %d whole pictures: MAE %.1f, RMSE %.1f, mean %.1f of %.1f "
+            "people (%s)%s", step, result["num_images"], result["mae"], result["rmse"],
+            result["mean_count_pred"], result["mean_count_true"],
+            duration(time.monotonic() - began),
+            "" if best is None else f"; best before: {best[1]:.1f} at step {best[0]}",
+        )  # fmt: skip
+        self.writer.scalars(step, {f"val/{name}": value for name, value in result.items()})
+        return result["mae"]
+
+    def save(self, step: int, state: TrainState, mae: float | None) -> None:
+        params, train = self.parallel.replicate(state.for_saving())
+        self.checkpoints.save(step, params, train, self.about, mae)
+
+    def stop_requested(self, step: int) -> bool:
+        if self.parallel.process_count > 1:
+            return self.checkpoints.reached_preemption(step)
+        return self.request.signal is not None
+
+    def log(self, step: int, summary: dict[str, float]) -> None:
+        self.writer.scalars(step, {f"train/{name}": value for name, value in summary.items()})
+        if not summary["loss"] < float("inf"):
+            raise UserError(
+                f"the loss is not finite at step {step}; lower --config.optimizer.learning_rate, "
+                "or set --config.optimizer.grad_clip=1, and run again: it goes on from the last "
+                "checkpoint"
+            )
+        self.guard.look(
+            step,
+            summary["density"],
+            summary["density_square"],
+            summary["first_layer_grad_norm"],
+        )
+
+
+def describe(
+    config: ml_collections.ConfigDict, data: data_lib.Data, groups: CountGroups
+) -> dict:
+    """What a checkpoint says of itself: everything needed to use it."""
+    return {
+        "config": config.to_dict(),
+        "groups": groups.to_json(),
+        "data": data.name,
+        "train_ids_sha256": run.ids_sha256(data.pictures("train")),
+    }

@@ -1,0 +1,22 @@
+"""UCF_CC_50 (Idrees et al., CVPR 2013), 5-fold cross-validation: one run a fold.
+
+    python -m cmtl_jax.main --config=configs/ucf_cc_50.py[:PRESET] --config.dataset.fold=1
+
+Folds are the pictures 1-10, 11-20, ... (the most common reproducible choice); random folds:
+--config.dataset.options.folds=random_7. Raw data: $CMTL_DATA_DIR/UCF_CC_50 (default data/UCF_CC_50).
+"""
+
+from cmtl_jax import config as base_config
+
+
+def get_config(preset=None):
+    config = base_config.base()
+    config.name = "ucf_cc_50"
+    config.dataset.name = "ucf_cc_50"
+    config.dataset.options.folds = "sequential"
+    config.dataset.fold = 1
+    base_config.apply_preset(config, preset)
+    if config.preset == "recommended":
+        config.train.steps = 6000
+        config.train.eval_every = 250
+    return config
