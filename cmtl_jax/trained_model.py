@@ -73,7 +73,9 @@ def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "
     """
     folder = pathlib.Path(source)
     if not folder.is_dir():
-        raise UserError(f"no weights at {source}: there is no such work folder; train first or name another")  # noqa: E501
+        raise UserError(
+            f"no weights at {source}: no such work folder; train there first or name another"
+        )
     reader = checkpoints.Checkpoints(folder, read_only=True)
     try:
         step = reader.find(which)

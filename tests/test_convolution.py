@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from cmtl_jax.models import convolution as module
 from cmtl_jax.models.convolution import IMPLEMENTATIONS, conv2d
 
 # (B, H, W, Ci, Co, kh, kw)
@@ -81,6 +82,14 @@ def test_kernel_gradient_is_the_sum_over_positions(implementation):
         assert_close(got, want, 1e-12)
 
 
+@pytest.mark.parametrize("shape", [(9, 4, 5, 18, 20, 3, 3), (17, 3, 4, 32, 20, 3, 3)])
+def test_groups_of_large_pictures(shape, monkeypatch):
+    monkeypatch.setattr(module, "_SMALL_AREA", 0)
+    args = arrays(shape, "float32")
+    got = value_and_gradients(convolution("grouped"), *args)
+    assert_close(got, value_and_gradients(plain, *args), 1e-5)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_pmap_gives_the_same(implementation):
     args = arrays((2, 6, 7, 16, 20, 5, 5), "float32")
@@ -100,6 +109,7 @@ def test_pmap_gives_the_same(implementation):
 SHARDED = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
+from cmtl_jax.models import convolution as module
 from cmtl_jax.models.convolution import IMPLEMENTATIONS, conv2d
 assert jax.device_count() == 2
 rng = np.random.default_rng(0)

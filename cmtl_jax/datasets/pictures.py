@@ -119,9 +119,19 @@ def decode(data: bytes, name: str, channels: int = 1, max_pixels: int = MAX_PIXE
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     picture = _open(io.BytesIO(data), name, max_pixels)
     with _errors(name):
-        orientation = _orientation(picture)
         if channels == 1 and picture.format in ("JPEG", "MPO"):
             picture.draft("L", None)
+    return from_pil(picture, name, channels)
+
+
+def from_pil(picture: Image.Image, name: str, channels: int = 1) -> np.ndarray:
+    """Pixels of an opened picture, converted as `decode` does: uint8 [H, W, channels].
+
+    Raises:
+      UserError: truncated or not a picture after all.
+    """
+    with _errors(name):
+        orientation = _orientation(picture)
         picture.load()
         picture = _flatten(_to_8_bit(picture, name))
         picture = picture.convert("L" if channels == 1 else "RGB")

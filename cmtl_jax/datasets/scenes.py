@@ -597,7 +597,7 @@ def _draw_buildings(rng: np.random.Generator, out: np.ndarray, camera: _Camera) 
     """A row of facades with windows, standing on the lower edge of `out` [h, w, 3]."""
     height, width = out.shape[:2]
     full = rng.random() < 0.45  # no sky between the roofs and the picture's edge
-    contrast = rng.uniform(0.3, 1.0)
+    contrast = rng.uniform(0.2, 0.7)
     left = -int(rng.integers(0, 60))
     while left < width:
         wide = int(rng.integers(50, 170))
@@ -607,7 +607,7 @@ def _draw_buildings(rng: np.random.Generator, out: np.ndarray, camera: _Camera) 
         if x1 <= x0 or height - roof < 4:
             continue
         wall = np.clip(rng.uniform(45, 215) + rng.uniform(-28, 28, 3), 10, 245)
-        cell_w, cell_h = int(rng.integers(10, 26)), int(rng.integers(14, 32))
+        cell_w, cell_h = int(rng.integers(16, 32)), int(rng.integers(22, 44))
         glass_w = int(cell_w * rng.uniform(0.4, 0.8))
         glass_h = int(cell_h * rng.uniform(0.4, 0.8))
         columns = np.arange(x1 - x0)

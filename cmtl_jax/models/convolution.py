@@ -17,10 +17,11 @@ from jax import lax
 # Measured with jax 0.10 and 0.12: as a kernel gradient, XLA's CPU convolution of several examples
 # is efficient up to 16 output channels, and that of a single example above 16.
 _CHUNK = 16
-# It slows down with the number of examples as well, so they are taken in groups; in small groups
-# one example at a time is faster than chunks of channels.
+# It slows down with the number of examples as well, so they are taken in groups; for few examples
+# or small pictures one example at a time is faster than chunks of channels.
 _GROUP = 8
 _SMALL_GROUP = 4
+_SMALL_AREA = 128 * 128
 
 
 def _pads(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -107,8 +108,9 @@ def _grouped(
     total = None
     for i in range(0, x.shape[0], _GROUP):
         x_part, g_part = x[i : i + _GROUP], g[i : i + _GROUP]
-        rule = _single if x_part.shape[0] <= _SMALL_GROUP else _split
-        part = rule(x_part, g_part, size, precision)
+        small = x_part.shape[0] <= _SMALL_GROUP or x.shape[1] * x.shape[2] <= _SMALL_AREA
+        wide = max(x.shape[3], g.shape[3]) > _CHUNK
+        part = (_single if small and wide else _split)(x_part, g_part, size, precision)
         total = part if total is None else total + part
     return total
 

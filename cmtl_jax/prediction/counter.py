@@ -1,0 +1,161 @@
+"""Counts people in pictures of any size."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from cmtl_jax.datasets import pictures as picture_files
+from cmtl_jax.input_pipeline import buckets
+from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
+from cmtl_jax.parallel import Parallel
+from cmtl_jax.prediction import overlay
+from cmtl_jax.prediction.tiles import HALO, tiles
+from cmtl_jax.trained_model import TrainedModel, restore
+
+Picture = str | pathlib.Path | Image.Image | np.ndarray
+
+TILE = 1024  # side of a tile's core, pixels
+WHOLE_PIXELS = (TILE + 2 * HALO) ** 2 * 2  # larger pictures are counted in tiles
+_STEP = 64  # single pictures are padded to multiples of this: few programs, little padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What was counted in a picture.
+
+    Attributes:
+        count: people.
+        density: float32 [H, W], people per pixel, at the picture's size.
+        picture: uint8 [H, W, C], as the network saw it.
+        weights: name or folder of the weights.
+    """
+
+    count: float
+    density: np.ndarray
+    picture: np.ndarray
+    weights: str
+
+    def overlay(self, max_side: int | None = None) -> Image.Image:
+        """The picture with the density map over it, the count and a colour bar."""
+        return overlay.overlay(
+            self.picture, self.density, count=self.count, label=self.weights, max_side=max_side
+        )
+
+
+class Counter:
+    """Counts people with trained weights.
+
+        counter = cmtl_jax.load("runs/sha-recommended")
+        result = counter("photo.jpg")
+        result.count, result.density, result.overlay()
+    """
+
+    def __init__(self, trained: TrainedModel, parallel: Parallel):
+        self.trained = trained
+        self._parallel = parallel
+        self._input = trained.config.input
+
+        def density(params, batch: Batch) -> jax.Array:
+            # Without the logits, the fully connected head is not computed at all.
+            return trained.model.apply({"params": params}, batch.image, batch.size).density
+
+        self._density = parallel.eval_step(density)
+
+    def __call__(self, picture: Picture) -> Count:
+        """Counts one picture.
+
+        Args:
+            picture: path, PIL image, or uint8 array [H, W], [H, W, 1] or [H, W, 3] (RGB).
+
+        Raises:
+            UserError: the file is missing or no picture.
+            TypeError, ValueError: an array of another type or shape.
+        """
+        image = self._read(picture)
+        height, width = image.shape[:2]
+        if height * width > WHOLE_PIXELS:
+            return self._result(image, self._in_tiles(image))
+        shape = (-(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP)
+        return self._result(image, self._run([image], shape)[0])
+
+    def batch(self, pictures: Iterable[Picture], batch_size: int = 8) -> list[Count]:
+        """Counts many pictures, those of like size together; all are held in memory."""
+        images = [self._read(picture) for picture in pictures]
+        results: list[Count | None] = [None] * len(images)
+        small = []
+        for i, image in enumerate(images):
+            if image.shape[0] * image.shape[1] > WHOLE_PIXELS:
+                results[i] = self._result(image, self._in_tiles(image))
+            else:
+                small.append(i)
+        if small:
+            sizes = {i: images[i].shape[:2] for i in small}
+            chosen = buckets.choose(list(sizes.values()), max_buckets=4)
+            for shape in chosen.shapes:
+                members = [i for i in small if chosen.shapes[chosen.of(sizes[i])] == shape]
+                size = min(batch_size, len(members))
+                for start in range(0, len(members), size):
+                    part = members[start : start + size]
+                    densities = self._run([images[i] for i in part], shape, size)
+                    for i, density in zip(part, densities, strict=True):
+                        results[i] = self._result(images[i], density)
+        return results
+
+    def _read(self, picture: Picture) -> np.ndarray:
+        channels = self._input.channels
+        if isinstance(picture, str | pathlib.Path):
+            return picture_files.read(picture, channels)
+        if isinstance(picture, Image.Image):
+            return picture_files.from_pil(picture, "the picture", channels)
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+            kind = getattr(picture, "dtype", type(picture).__name__)
+            raise TypeError(f"a picture is a path, a PIL image or a uint8 array, not {kind}")
+        if picture.ndim == 3 and picture.shape[2] == 1:
+            picture = picture[..., 0]
+        if not picture.size or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+            raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {picture.shape}")
+        return picture_files.from_pil(Image.fromarray(picture), "the array", channels)
+
+    def _run(
+        self, images: Sequence[np.ndarray], shape: tuple[int, int], batch_size: int = 1
+    ) -> list[np.ndarray]:
+        """Density maps float32 [h, w] of at most batch_size images that fit into shape."""
+        crops = [Crop(image, np.float32(0), np.zeros((0, 2), np.float32)) for image in images]
+        size = self._parallel.round_up(batch_size)
+        batch = collate(
+            crops, [0] * len(crops), shape, size, mean=self._input.mean, std=self._input.std
+        )
+        density = self._parallel.local(self._density(self.trained.params, batch))
+        return [
+            density[i, : image.shape[0], : image.shape[1], 0] for i, image in enumerate(images)
+        ]
+
+    def _in_tiles(self, image: np.ndarray) -> np.ndarray:
+        density = np.empty(image.shape[:2], np.float32)
+        side = TILE + 2 * HALO
+        for tile in tiles(*image.shape[:2], TILE):
+            density[tile.core] = self._run([image[tile.read]], (side, side))[0][tile.inner]
+        return density
+
+    def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
+        shown = image if image.shape[2] == 3 else image[..., 0]
+        count = float(density.sum(dtype=np.float64))
+        return Count(count, density, shown, self.trained.source)
+
+
+def load(weights: str | pathlib.Path, checkpoint: str | int = "best") -> Counter:
+    """A counter with the weights of a work folder.
+
+    Args:
+        weights: work folder of a training run.
+        checkpoint: 'best' (lowest validation MAE), 'latest' or a step.
+
+    Raises:
+        UserError: there are no weights.
+    """
+    parallel = Parallel("jit", jax.local_devices()[:1])
+    return Counter(restore(weights, parallel, checkpoint), parallel)
