@@ -5,9 +5,15 @@ result = counter("photo.jpg")
 result.count, result.density, result.overlay()
 """
 
+import os
+import typing
 
-def load(weights, checkpoint="best"):
+if typing.TYPE_CHECKING:
+    from cmtl_jax.prediction.counter import Counter
+
+
+def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> "Counter":
     """A counter with trained weights; see cmtl_jax.prediction.counter.load."""
-    from cmtl_jax.prediction import counter  # noqa: PLC0415  importing JAX takes a second
+    from cmtl_jax.prediction import counter  # importing JAX takes a second
 
     return counter.load(weights, checkpoint)

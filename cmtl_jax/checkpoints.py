@@ -5,14 +5,17 @@ needs beside them; `about`, JSON: config, count groups, data set. Any number of 
 restores what any other saved.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from cmtl_jax.errors import UserError
@@ -21,6 +24,14 @@ PyTree = Any
 
 FOLDER = "checkpoints"
 METRIC = "mae"
+
+
+class DamagedError(UserError):
+    """A checkpoint's files are missing, cut short or changed."""
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,19 +92,34 @@ class Checkpoints:
     ) -> None:
         """Saves in the background; mae is the validation's, None where there was none.
 
-        A checkpoint of that step is replaced only by one that has a validation.
+        A checkpoint that exists is left as it is: the same step holds the same.
+
+        Raises:
+            UserError: this or the previous checkpoint could not be written.
         """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            metrics=None if mae is None else {METRIC: float(mae)},
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params),
-                train=ocp.args.StandardSave(train),
-                about=ocp.args.JsonSave(about),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                metrics=None if mae is None else {METRIC: float(mae)},
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    train=ocp.args.StandardSave(train),
+                    about=ocp.args.JsonSave(about),
+                ),
+                force=True,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a full disk comes as an error of many kinds
+            raise UserError(
+                f"a checkpoint could not be written in {self.folder}: {_first_line(error)}; "
+                "make room there and run the same command again"
+            ) from error
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the machine asked to stop; the same answer in every process."""
@@ -105,16 +131,17 @@ class Checkpoints:
         Raises:
             UserError: the last checkpoint could not be written, such as on a full disk.
         """
-        try:
+        with self._writing():
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"a checkpoint could not be written in {self.folder}: {_first_line(error)}; "
-                "make room there and run the same command again"
-            ) from error
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends, after everything is written.
+
+        Raises:
+            UserError: the last checkpoint could not be written.
+        """
+        with self._writing():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
@@ -152,11 +179,16 @@ class Checkpoints:
         return int(which)
 
     def about(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays of a step."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        )
-        return restored["about"]
+        """What was saved beside the arrays of a step.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        with self._reading(step):
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+            )
+            return restored["about"]
 
     def restore(self, step: int, params: PyTree, train: PyTree | None = None) -> Restored:
         """Restores a step.
@@ -167,75 +199,100 @@ class Checkpoints:
             train: likewise; None restores the weights alone.
 
         Raises:
-            UserError: the checkpoint is of another model or is damaged.
+            UserError: the checkpoint is of another model or optimizer, or is damaged.
         """
-        try:
-            self._check_model(step, params)
-            items = {
-                "params": ocp.args.StandardRestore(params),
-                "about": ocp.args.JsonRestore(),
-            }
-            if train is not None:
-                items["train"] = ocp.args.StandardRestore(train)
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        except UserError:
-            raise
-        except Exception as error:  # Orbax raises many kinds for damaged files
-            raise UserError(
-                f"checkpoint {step} in {self.folder} cannot be read: {_first_line(error)}"
-            ) from error
-        return Restored(
-            step, restored["params"], restored["train"] if train is not None else None,
-            restored["about"],
-        )  # fmt: skip
+        items = {"params": params} | ({} if train is None else {"train": train})
+        with self._reading(step):
+            metadata = self._manager.item_metadata(step)
+            saved = {name: _shapes(metadata[name].tree) for name in items}
+        for name, expected in items.items():
+            self._check_same(step, name, saved[name], _shapes(expected))
+        with self._reading(step):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    about=ocp.args.JsonRestore(),
+                    **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()},
+                ),
+            )
+            return Restored(step, restored["params"], restored.get("train"), restored["about"])
 
     def restore_latest(self, params: PyTree, train: PyTree) -> Restored | None:
         """The newest checkpoint that can be read; None where there is none at all.
 
-        One that a crash left damaged is passed over, and removed once an older one was read.
+        One that a crash left damaged is passed over, and removed once an older one was read: Orbax
+        saves no step before it.
 
         Raises:
-            UserError: all are damaged, or of another model.
+            UserError: all are damaged, or one is of another model or optimizer.
         """
-        damaged: list[tuple[int, UserError]] = []
+        damaged: list[DamagedError] = []
         for step in reversed(self.steps()):
             try:
                 restored = self.restore(step, params, train)
-            except UserError as error:
-                damaged.append((step, error))
+            except DamagedError as error:
+                damaged.append(error)
                 continue
-            for bad, error in damaged:
+            for error in damaged:
                 logging.warning("%s; going on from step %d", error, step)
-                if jax.process_index() == 0:
-                    shutil.rmtree(self.folder / str(bad), ignore_errors=True)
             if damaged:
-                self._manager.reload()
+                self._remove([error.step for error in damaged])
             return restored
         if damaged:
-            raise damaged[0][1]
+            raise damaged[0]
         return None
 
-    def _check_model(self, step: int, params: PyTree) -> None:
-        metadata = self._manager.item_metadata(step)["params"]
-        saved = _shapes(getattr(metadata, "tree", metadata))
-        expected = _shapes(params)
-        if saved != expected:
-            differing = sorted(
-                name for name in saved.keys() | expected.keys()
-                if saved.get(name) != expected.get(name)
-            )  # fmt: skip
-            first = differing[0]
+    def _remove(self, steps: list[int]) -> None:
+        _barrier("tried")  # every process has read what it could
+        try:
+            for step in steps if jax.process_index() == 0 else ():
+                shutil.rmtree(self.folder / str(step))
+        except OSError as error:
             raise UserError(
-                f"checkpoint {step} in {self.folder} is of another model: {len(differing)} of its "
-                f"tensors differ, such as {first} (there {saved.get(first, 'missing')}, here "
-                f"{expected.get(first, 'missing')}); use the config it was trained with"
-            )
+                f"the damaged checkpoint {step} in {self.folder} cannot be removed: {error}"
+            ) from error
+        _barrier("removed")
+        self._manager.reload()
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax raises many kinds for damaged files
+            raise DamagedError(
+                step,
+                f"checkpoint {step} in {self.folder} cannot be read, it is damaged: "
+                f"{_first_line(error)}",
+            ) from error
+
+    def _check_same(
+        self, step: int, item: str, saved: dict[str, tuple], expected: dict[str, tuple]
+    ) -> None:
+        differing = sorted(
+            name for name in saved.keys() | expected.keys()
+            if saved.get(name) != expected.get(name)
+        )  # fmt: skip
+        if not differing:
+            return
+        first = differing[0]
+        kind = "model" if item == "params" else "optimizer (or of another config.optimizer.ema)"
+        raise UserError(
+            f"checkpoint {step} in {self.folder} is of another {kind}: {len(differing)} of its "
+            f"tensors differ, such as {first} (there {saved.get(first, 'missing')}, here "
+            f"{expected.get(first, 'missing')}); use the config it was trained with, or another "
+            "work folder"
+        )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape)
             for path, x in leaves}  # fmt: skip
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"checkpoints: {name}")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,11 @@
 """The base configuration: every key with its unit and meaning, and what is checked of it."""
 
+import difflib
+import math
 import os
 import pathlib
+import re
+from collections.abc import Iterable, Sequence
 
 import ml_collections
 from ml_collections import config_dict
@@ -184,34 +188,70 @@ _AT_LEAST_ONE = (
     "train.dead_patience", "eval.batch_size", "eval.max_buckets",
 )  # fmt: skip
 
-_POSITIVE = ("density.sigma", "input.std", "loss.density_scale", "optimizer.learning_rate")
+_AT_LEAST_ZERO = (
+    "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "augment.noise_level",
+    "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip", "eval.triptychs",
+)  # fmt: skip
 
-_FRACTIONS = ("augment.flip", "augment.noise", "dataset.val_fraction")
+_POSITIVE = (
+    "density.sigma", "input.std", "loss.density_scale", "optimizer.learning_rate", "optimizer.eps",
+)  # fmt: skip
 
-_BELOW_ONE = ("model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2")
+_FRACTIONS = ("augment.flip", "augment.noise")
+
+_BELOW_ONE = (
+    "dataset.val_fraction", "model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2",
+)  # fmt: skip
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "numbers in brackets, such as (16,8)",
+}
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks every value that a typing slip can spoil.
+    """Checks every key and value that a typing slip can spoil.
 
     Raises:
         UserError: names the key, its value and what it may be.
     """
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"get_config of the config file gives {config!r}, not a ConfigDict")
+    defaults = base()
 
     def value(key: str):
-        node = config
-        for part in key.split("."):
-            node = node[part]
-        return node
+        return _get(config, key)
 
     def require(holds: bool, key: str, what: str) -> None:
         if not holds:
             raise UserError(f"config.{key} is {value(key)!r}; it must be {what}")
 
+    for key in _keys(config):
+        _check_key(key, defaults)
+    for key in _keys(defaults):
+        try:
+            found = value(key)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(f"config.{key} is missing; start from cmtl_jax.config.base") from error
+        kind = type(_get(defaults, key))
+        # A whole number is a number, and a list has become a tuple's equal in a JSON file.
+        kinds = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
+        holds = isinstance(found, kinds) and (kind is bool or not isinstance(found, bool))
+        require(holds, key, _KINDS.get(kind, "a section of keys"))
+        require(not isinstance(found, float) or math.isfinite(found), key, "finite")
+
     for key, choices in _CHOICES.items():
-        require(value(key) in choices, key, "one of " + ", ".join(map(str, choices)))
+        if value(key) not in choices:
+            near = difflib.get_close_matches(str(value(key)), list(map(str, choices)), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            require(False, key, "one of " + ", ".join(map(str, choices)) + hint)
     for key in _AT_LEAST_ONE:
         require(value(key) >= 1, key, "at least 1")
+    for key in _AT_LEAST_ZERO:
+        require(value(key) >= 0, key, "at least 0")
     for key in _POSITIVE:
         require(value(key) > 0, key, "greater than 0")
     for key in _FRACTIONS:
@@ -220,6 +260,88 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= value(key) < 1, key, "at least 0 and below 1")
     require(config.groups.number >= 2, "groups.number", "at least 2")
     require(config.density.kernel % 2 == 1, "density.kernel", "an odd number of pixels")
-    require(len(config.model.up_maps) == 2, "model.up_maps", "two numbers, such as (16,8)")
+    require(_naturals(config.model.up_maps, (2,)), "model.up_maps", "two numbers, such as (16,8)")
+    require(
+        _naturals(config.model.spp_levels), "model.spp_levels", "numbers from 1 on, such as (4,2,1)"
+    )
+    require(
+        re.fullmatch(r"best|latest|\d+", config.eval.checkpoint) is not None,
+        "eval.checkpoint",
+        "best, latest or a step",
+    )
     if config.dataset.name == "ucf_cc_50":
         require(config.dataset.fold in range(1, 6), "dataset.fold", "a fold from 1 to 5")
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Checks --config and the names of the keys given as --config.KEY=VALUE.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        UserError: no config file, or no such key; with what was probably meant.
+    """
+    defaults = base()
+    path = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if re.fullmatch("--?config", name):
+            path = value if equals else following
+        elif match := re.fullmatch(r"--?(?:no)?config\.(.+)", name):
+            _check_key(match[1], defaults)
+    file = pathlib.Path((path or "").partition(":")[0])
+    if path is not None and not file.is_file():
+        there = sorted(map(str, (file.parent if file.parent.is_dir() else file).glob("*.py")))
+        there = there or sorted(map(str, pathlib.Path("configs").glob("*.py")))
+        hint = _hint(str(file), there) if there else "name a Python file with get_config"
+        raise UserError(f"no config file {file}; {hint}")
+
+
+def what(key: str) -> str:
+    """What the value of a key is, such as 'a whole number'."""
+    try:
+        return _KINDS.get(type(_get(base(), key)), "set key by key")
+    except (AttributeError, KeyError, TypeError):
+        return "another value"
+
+
+def _get(config: ml_collections.ConfigDict, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _keys(config: ml_collections.ConfigDict, before: str = "") -> Iterable[str]:
+    """Every key that holds a value; the builders check dataset.options."""
+    for name, value in config.items():
+        key = f"{before}{name}"
+        if key == "dataset.options":
+            continue
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _keys(value, f"{key}.")
+        else:
+            yield key
+
+
+def _check_key(key: str, defaults: ml_collections.ConfigDict) -> None:
+    node, before = defaults, "config."
+    for part in key.split("."):
+        if before == "config.dataset.options.":
+            return
+        if not isinstance(node, ml_collections.ConfigDict) or part not in node:
+            there = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+            hint = _hint(part, there, before) if there else f"{before[:-1]} is a value"
+            raise UserError(f"no key config.{key}; {hint}")
+        node, before = node[part], f"{before}{part}."
+
+
+def _hint(name: str, there: Sequence[str], before: str = "") -> str:
+    near = difflib.get_close_matches(name, there, 1)
+    if near:
+        return f"did you mean {before}{near[0]}?"
+    return f"there are {', '.join(before + one for one in there)}"
+
+
+def _naturals(values: Sequence, lengths: Sequence[int] = range(1, 100)) -> bool:
+    return len(values) in lengths and all(type(x) is int and x >= 1 for x in values)

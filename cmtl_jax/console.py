@@ -1,9 +1,15 @@
-"""What people see of a run: log lines on standard error, without other libraries' commentary."""
+"""What people see of a run: log lines and errors on standard error, no other libraries' commentary."""
 
+import ast
+import contextlib
 import logging
+import re
 import sys
+from collections.abc import Callable
 
 from absl import logging as absl_logging
+
+from cmtl_jax.errors import UserError
 
 _CHATTY = ("orbax", "tensorflow_datasets", "jax/_src", "grain")
 
@@ -25,3 +31,41 @@ def setup(*, quiet: bool = False) -> None:
     logging.getLogger().setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says, on one line."""
+    text = str(error)
+    if isinstance(error, KeyError | AttributeError):
+        # A KeyError's text is quoted, and ConfigDict quotes it once more.
+        with contextlib.suppress(SyntaxError, ValueError):
+            text = str(ast.literal_eval(text))
+    # ml_collections puts the traceback of a config file into the text of its error.
+    text = re.sub(r"\bTraceback \(most recent call last\):.*\n(?=\S)", "", text, flags=re.DOTALL)
+    text = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return text or type(error).__name__
+
+
+def complain(error: BaseException | str) -> None:
+    """Prints `error: ...` on one line of standard error."""
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def run(command: Callable[[], int]) -> int:
+    """The exit status of a command; bad input and files that fail become one line and status 1.
+
+    An interruption from the keyboard gives 130, as in shells. Other exceptions are bugs and pass.
+    """
+    try:
+        return command()
+    except UserError as error:
+        complain(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or one_line(error)}; make room or choose another folder")
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    return 1

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 
 import jax
@@ -17,14 +18,24 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Work folder; default runs/<conf
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train and evaluate, or evaluate.")
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
+    """Parses and checks flags and config; bad ones end the program with one line and status 1."""
     try:
+        base_config.check_arguments(argv)
         rest = flags.FLAGS(argv)
-        if _CONFIG.value is None:
+        if not _CONFIG.present:
             raise UserError("--config is missing; try --config=configs/synthetic.py")
+        if rest[1:]:
+            raise UserError(f"{rest[1]!r} is not understood; options are --NAME=VALUE")
+        base_config.validate(_CONFIG.value)
         return rest
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        sys.exit(f"error: {' '.join(str(e).split())}")
+    except (UserError, flags.Error) as error:
+        line = console.one_line(error)
+        if key := re.match(r"flag --config\.([\w.]+)=", line):
+            line += f"; it must be {base_config.what(key[1])}"
+    except Exception as error:  # noqa: BLE001  whatever a config file may raise
+        line = f"config not understood: {type(error).__name__}: {console.one_line(error)}"
+    sys.exit(f"error: {line}")
 
 
 def _initialise_processes() -> None:
@@ -41,26 +52,25 @@ def _initialise_processes() -> None:
         jax.distributed.initialize()
 
 
-def _main(_: list[str]) -> None:
-    console.setup()
+def _train_or_evaluate() -> int:
     config = _CONFIG.value
-    try:
-        base_config.validate(config)
-        _initialise_processes()
-        console.setup(quiet=jax.process_index() > 0)
-        workdir = pathlib.Path(_WORKDIR.value or base_config.default_workdir(config))
-        if _MODE.value == "eval":
-            from cmtl_jax.evaluation import run
+    _initialise_processes()
+    console.setup(quiet=jax.process_index() > 0)
+    workdir = pathlib.Path(_WORKDIR.value or base_config.default_workdir(config))
+    if _MODE.value == "eval":
+        from cmtl_jax.evaluation import run  # imported here: bad flags are told at once
 
-            run.evaluate_checkpoint(config, workdir)
-            return
-        from cmtl_jax.training import train
+        run.evaluate_checkpoint(config, workdir)
+        return 0
+    from cmtl_jax.training import train
 
-        status = train.train(config, workdir)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(status)
+    return train.train(config, workdir)
+
+
+def main(_: list[str]) -> None:
+    console.setup()
+    sys.exit(console.run(_train_or_evaluate))
 
 
 if __name__ == "__main__":
-    app.run(_main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)

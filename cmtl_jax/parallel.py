@@ -4,7 +4,6 @@ Arrays of the state are replicated over all devices of all processes; batches ar
 first axis. A process hands over its own part of a global batch, as NumPy arrays.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,16 +51,32 @@ class Parallel:
         return -(-batch_size // self.num_devices) * self.num_devices
 
     def initialise(self, function: Callable[[], PyTree]) -> PyTree:
-        """The result of a function without arguments, replicated."""
-        return jax.jit(function, out_shardings=self.replicated)()
+        """The result of a function without arguments that runs once, replicated."""
+        # On the CPU its program, drawing many tensors, takes far longer to optimise than to run.
+        cpu = self.devices[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+        return jax.jit(
+            function,
+            out_shardings=self.replicated,
+            compiler_options=options if cpu else None,
+        )()
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Host arrays, the same in every process, or a step's state -> replicated global arrays."""
+        local = set(self._local_devices)
 
         def put(x):
-            if isinstance(x, jax.Array) and x.sharding == self.replicated:
-                return x
-            host = np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)
+            if isinstance(x, jax.Array):
+                if x.sharding == self.replicated:
+                    return x
+                if x.sharding.is_fully_replicated and x.sharding.addressable_devices == local:
+                    # Every device has it already, as after pmap: nothing is copied.
+                    shards = [shard.data for shard in x.addressable_shards]
+                    return jax.make_array_from_single_device_arrays(
+                        x.shape, self.replicated, shards
+                    )
+                x = x.addressable_data(0)
+            host = np.asarray(x)
             return jax.make_array_from_callback(host.shape, self.replicated, lambda i: host[i])
 
         return jax.tree.map(put, tree)
@@ -71,8 +86,8 @@ class Parallel:
     ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
         """Compiles step(state, batch, axis_name=...) -> (state, metrics).
 
-        The compiled step takes a replicated state, which it consumes, and this process's part of
-        the batch; the results are replicated.
+        The compiled step takes a replicated state, which it may consume, and this process's part of
+        the batch; the results are replicated. Its `traces()` is the number of programs so far.
         """
         if self.kind == "pmap":
             return self._pmap_step(step)
@@ -88,8 +103,15 @@ class Parallel:
 
     def _pmap_step(self, step):
         local = self._local_devices
+        programs = 0
+
+        def traced(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+            nonlocal programs
+            programs += 1  # pmap keeps no count of its own; a body runs once a program
+            return step(state, batch, axis_name=AXIS)
+
         compiled = jax.pmap(
-            functools.partial(step, axis_name=AXIS),
+            traced,
             axis_name=AXIS,
             in_axes=(None, 0),
             out_axes=(None, None),
@@ -102,6 +124,7 @@ class Parallel:
                 state = jax.tree.map(lambda x: x.addressable_data(0), state)
             return self.replicate(compiled(state, batch))
 
+        run.traces = lambda: programs
         return run
 
     def eval_step(

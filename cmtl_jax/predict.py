@@ -6,7 +6,8 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import IO, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -15,40 +16,75 @@ from cmtl_jax import console
 from cmtl_jax.datasets.pictures import SUFFIXES
 from cmtl_jax.errors import UserError
 
+_OVERLAY = ".overlay.png"
+_DENSITY = ".density.npy"
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a line `PATH<TAB>COUNT` a picture; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    console.setup(quiet=True)
-    try:
-        paths = find_pictures(arguments.paths)
-        from cmtl_jax.prediction import counter  # noqa: PLC0415  bad paths are told at once
+    """Prints a line `PATH<TAB>COUNT` a picture; returns the exit status.
 
-        count = counter.load(arguments.weights, arguments.checkpoint)
-        output = None if arguments.out is None else _Output(arguments.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    A picture that cannot be counted is told on standard error; the others are counted all the same,
+    and the status is 1.
+    """
+    console.setup(quiet=True)
+    # File names are bytes; those that are no text are written as they are.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        return console.run(lambda: _predict(_parser().parse_args(argv)))
+    except BrokenPipeError:  # such as `| head`; Python would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    status = 0
-    for path in tqdm(paths, unit="picture", disable=len(paths) < 2):
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    paths, status = [], 0
+    for path in arguments.paths:
         try:
-            result = count(path)
-            if output is not None:
-                output.write(path, result)
+            paths += find_pictures(path)
         except UserError as error:
-            tqdm.write(f"error: {error}", file=sys.stderr)
+            console.complain(error)
             status = 1
-            continue
-        with tqdm.external_write_mode():
-            if arguments.json:
-                print(json.dumps({"path": str(path), "count": round(result.count, 3)}), flush=True)
-            else:
-                print(f"{path}\t{result.count:.1f}", flush=True)
+    if not paths:
+        return status
+    from cmtl_jax.prediction import counter  # imported here: bad paths are told at once
+
+    count = counter.load(arguments.weights, arguments.checkpoint)
+    output = None if arguments.out is None else _Output(arguments.out)
+    try:
+        bar = tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True)
+        for path in bar:
+            try:
+                result = count(path)
+                with tqdm.external_write_mode():
+                    _print(path, result.count, arguments.json)
+                if output is not None:
+                    output.write(path, result)
+            except UserError as error:
+                with tqdm.external_write_mode(file=sys.stderr):
+                    console.complain(error)
+                status = 1
+    finally:
+        if output is not None:
+            output.close()
     return status
 
 
+def _print(path: pathlib.Path, count: float, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"path": str(path), "count": round(count, 3)}), flush=True)
+    else:
+        print(f"{path}\t{count:.1f}", flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m cmtl_jax.predict --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m cmtl_jax.predict", description="Counts the people in pictures."
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures and folders of them")
@@ -59,65 +95,110 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_pictures(paths: Iterable[str]) -> list[pathlib.Path]:
-    """Pictures named, and those in folders and their sub-folders, sorted within each.
+def find_pictures(path: str | pathlib.Path) -> list[pathlib.Path]:
+    """The picture named, or those in a folder and its sub-folders, sorted.
+
+    Hidden files and overlays that this program wrote are left out.
 
     Raises:
         UserError: nothing is there, or a folder holds no pictures.
     """
-    found = []
-    for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"no pictures in {path} (looked for {', '.join(SUFFIXES)})")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"{path} does not exist")
-    return found
+    folder = pathlib.Path(path)
+    try:
+        if not folder.is_dir():
+            folder.stat()
+            return [folder]
+        inside = sorted(p for p in folder.rglob("*") if _is_picture(p, folder))
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}); check the path") from error
+    if not inside:
+        raise UserError(f"no pictures in {path}; looked for {', '.join(SUFFIXES)}")
+    return inside
+
+
+def _is_picture(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return (
+        path.suffix.lower() in SUFFIXES
+        and not hidden
+        and not path.name.endswith(_OVERLAY)
+        and path.is_file()
+    )
 
 
 class _Output:
-    """The folder of --out."""
+    """The folder of --out. Each file appears whole or not at all."""
 
     def __init__(self, folder: str):
         self._folder = pathlib.Path(folder)
+        self._rows: list[tuple[str, str]] = []
+        self._stems: set[str] = set()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._csv = (self._folder / "counts.csv").open("w", newline="")
+            self._write_counts()  # a folder that cannot be written is told before the work
         except OSError as error:
             raise UserError(
-                f"cannot write in {folder}: {error.strerror}; choose another folder with --out"
+                f"cannot write in {folder} ({error.strerror or error}); make room or choose "
+                "another folder with --out"
             ) from error
-        self._rows = csv.writer(self._csv)
-        self._rows.writerow(["path", "count"])
-        self._stems: set[str] = set()
 
     def write(self, path: pathlib.Path, result) -> None:
-        """Writes <stem>.density.npy and <stem>.overlay.png and a line of counts.csv."""
+        """Writes <stem>.density.npy and <stem>.overlay.png; counts.csv follows in close().
+
+        Raises:
+            UserError: no room.
+        """
         stem, number = path.stem, 2
         while stem in self._stems:  # of another folder
             stem, number = f"{path.stem}-{number}", number + 1
         self._stems.add(stem)
+        self._rows.append((str(path), f"{result.count:.3f}"))
         try:
-            _atomically(self._folder / f"{stem}.density.npy", lambda f: np.save(f, result.density))
+            _atomically(self._folder / f"{stem}{_DENSITY}", lambda f: np.save(f, result.density))
             image = result.overlay()
-            _atomically(self._folder / f"{stem}.overlay.png", lambda f: image.save(f, "PNG"))
-            self._rows.writerow([path, f"{result.count:.3f}"])
-            self._csv.flush()
+            _atomically(self._folder / f"{stem}{_OVERLAY}", lambda f: image.save(f, "PNG"))
         except OSError as error:
             raise UserError(
-                f"cannot write the results of {path} in {self._folder}: {error.strerror}"
+                f"cannot write the maps of {path} in {self._folder} ({error.strerror or error}); "
+                "make room or choose another folder with --out"
             ) from error
 
+    def close(self) -> None:
+        """Writes counts.csv: path,count of all pictures counted.
 
-def _atomically(path: pathlib.Path, write) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-    os.replace(temporary, path)
+        Raises:
+            UserError: no room.
+        """
+        try:
+            self._write_counts()
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._folder / 'counts.csv'} ({error.strerror or error}); make "
+                "room or choose another folder with --out"
+            ) from error
+
+    def _write_counts(self) -> None:
+        _atomically(self._folder / "counts.csv", self._write_rows, encoding="utf-8")
+
+    def _write_rows(self, file: IO[str]) -> None:
+        rows = csv.writer(file)
+        rows.writerow(("path", "count"))
+        rows.writerows(self._rows)
+
+
+def _atomically(
+    path: pathlib.Path, write: Callable[[IO], object], encoding: str | None = None
+) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    text = {"newline": "", "encoding": encoding, "errors": "surrogateescape"} if encoding else {}
+    try:
+        with temporary.open("w" if encoding else "wb", **text) as file:
+            write(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 if __name__ == "__main__":

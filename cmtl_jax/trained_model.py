@@ -1,6 +1,7 @@
 """A model with trained weights and all that is needed to use them."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from cmtl_jax import checkpoints
+from cmtl_jax import checkpoints, console
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.count_groups import CountGroups
@@ -60,7 +61,9 @@ def init_params(model: nn.Module, seed: int, channels: int) -> PyTree:
     return model.init(jax.random.key(seed), image, size)["params"]
 
 
-def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "best"):
+def restore(
+    source: str | os.PathLike, parallel: Parallel, which: str | int = "best"
+) -> TrainedModel:
     """Restores a work folder's weights.
 
     Args:
@@ -69,7 +72,7 @@ def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "
         which: 'best', 'latest' or a step.
 
     Raises:
-        UserError: there is nothing to restore there, or it is damaged.
+        UserError: there is nothing to restore there, it is damaged, or of another program.
     """
     folder = pathlib.Path(source)
     if not folder.is_dir():
@@ -79,10 +82,7 @@ def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "
     reader = checkpoints.Checkpoints(folder, read_only=True)
     try:
         step = reader.find(which)
-        about = reader.about(step)
-        config = base_config.base()
-        config.update(ml_collections.ConfigDict(about["config"]))
-        model = build_model(config)
+        about, config, groups, model = _describe(reader, step)
         expected = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated),
             jax.eval_shape(lambda: init_params(model, 0, config.input.channels)),
@@ -90,6 +90,24 @@ def restore(source: str | pathlib.Path, parallel: Parallel, which: str | int = "
         params = reader.restore(step, expected).params
     finally:
         reader.close()
-    return TrainedModel(
-        model, params, config, CountGroups.from_json(about["groups"]), about, step, str(source)
-    )
+    return TrainedModel(model, params, config, groups, about, step, str(source))
+
+
+def _describe(
+    reader: checkpoints.Checkpoints, step: int
+) -> tuple[dict[str, Any], ml_collections.ConfigDict, CountGroups, nn.Module]:
+    """What a checkpoint says of itself, and the config, groups and model this means."""
+    try:
+        about = reader.about(step)
+        # Keys that came later have their defaults.
+        config = base_config.base()
+        config.update(ml_collections.ConfigDict(about["config"]))
+        return about, config, CountGroups.from_json(about["groups"]), build_model(config)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises many kinds for damaged files
+        raise UserError(
+            f"checkpoint {step} in {reader.folder} is damaged or not one of this program "
+            f"({type(error).__name__}: {console.one_line(error)[:200]}); name another checkpoint "
+            "or work folder"
+        ) from error

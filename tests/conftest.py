@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 flags.FLAGS.mark_as_parsed()
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # before jax is imported
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

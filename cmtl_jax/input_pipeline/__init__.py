@@ -1,0 +1,1 @@
+"""From prepared pictures to batches: split, order, crops, count groups, buckets, padding."""

@@ -48,6 +48,7 @@ def collate(
     *,
     mean: float,
     std: float,
+    channels: int = 1,
 ) -> Batch:
     """Normalises and pads crops into a batch; missing examples become fillers of weight 0.
 
@@ -58,13 +59,19 @@ def collate(
         batch_size: B.
         mean: grey level that becomes 0.
         std: grey levels that become 1.
+        channels: C of a batch of fillers alone; otherwise the crops tell.
+
+    Raises:
+        ValueError: more crops than batch_size, or not one group for each crop.
     """
     height, width = shape
-    channels = crops[0].image.shape[2] if crops else 1
+    if len(crops) > batch_size:
+        raise ValueError(f"{len(crops)} examples for a batch of {batch_size}")
+    channels = crops[0].image.shape[2] if crops else channels
     batch = Batch(
         image=np.zeros((batch_size, height, width, channels), np.float32),
         density=np.zeros((batch_size, height, width, 1), np.float32),
-        size=np.full((batch_size, 2), 4, np.int32),
+        size=np.full((batch_size, 2), 4, np.int32),  # not 0: a filler is computed, too
         count=np.zeros(batch_size, np.float32),
         group=np.zeros(batch_size, np.int32),
         weight=np.zeros(batch_size, np.float32),

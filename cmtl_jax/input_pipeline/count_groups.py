@@ -25,6 +25,7 @@ class CountGroups:
     histogram: tuple[int, ...]
 
     def __call__(self, count: float) -> int:
+        """The group of a count, 0 to number of groups - 1."""
         return int(np.searchsorted(self.edges, count, side="right"))
 
     def to_json(self) -> dict[str, list[float]]:
@@ -53,23 +54,22 @@ def fit(counts: Sequence[float], number: int, binning: str, class_weights: str) 
         counts: people in each crop.
         number: of groups.
         binning: 'quantile' (ours: groups of equal size as far as ties allow), 'uniform' (equal
-            width from the smallest to the largest count), 'released' (authors' code: the rounded
-            multiple of a tenth of the range, the smallest count not subtracted).
+            width from the smallest to the largest count), 'released' (authors' code: the count
+            divided by a tenth of the range, rounded to even; the smallest count is not
+            subtracted).
         class_weights: 'none', 'inv_sqrt' (ours: 1 / sqrt of the group's share), 'released'
             (authors' code: (1 - share) / (number - 1)). The first two have mean 1 over the crops.
+            The weight of a group without crops is 0 for 'inv_sqrt'.
     """
     counts = np.asarray(counts, np.float64)
     low, high = counts.min(), counts.max()
-    width = max(high - low, 1.0) / number
-    steps = np.arange(1, number)
+    width = (high - low or 1.0) / number
     if binning == "quantile":
-        edges = np.ceil(np.quantile(counts, steps / number)) + 0.5
-        for i in range(1, len(edges)):  # ties, such as many empty crops, would give empty groups
-            edges[i] = max(edges[i], edges[i - 1] + 1)
+        edges = _quantile_edges(counts, number)
     elif binning == "uniform":
-        edges = low + width * steps
+        edges = low + width * np.arange(1, number)
     else:
-        edges = width * (steps - 0.5)
+        edges = _rounding_edges(width, number)
     group = np.searchsorted(edges, counts, side="right")
     histogram = np.bincount(group, minlength=number)
     return CountGroups(
@@ -77,6 +77,35 @@ def fit(counts: Sequence[float], number: int, binning: str, class_weights: str) 
         tuple(map(float, _weights(histogram, class_weights))),
         tuple(map(int, histogram)),
     )
+
+
+def _quantile_edges(counts: np.ndarray, number: int) -> np.ndarray:
+    """Each group takes its equal share of the crops that the groups below it have left.
+
+    Where one count makes up more than a share, such as empty crops, it is a group of its own and
+    the other groups still share the rest evenly.
+    """
+    edges: list[float] = []
+    rest = np.sort(counts)
+    for groups_left in range(number, 1, -1):
+        if len(rest):
+            share = -(-len(rest) // groups_left)
+            edges.append(float(np.ceil(rest[share - 1])) + 0.5)
+            rest = rest[rest > edges[-1]]
+        else:
+            edges.append(edges[-1] + 1)
+    return np.array(edges)
+
+
+def _rounding_edges(width: float, number: int) -> np.ndarray:
+    """Smallest counts with np.round(count / width) >= 1, 2, ...: half is rounded to even."""
+    edges = width * (np.arange(1, number) - 0.5)
+    for i in range(number - 1):
+        while np.round(edges[i] / width) > i:
+            edges[i] = np.nextafter(edges[i], -np.inf)
+        while np.round(edges[i] / width) <= i:
+            edges[i] = np.nextafter(edges[i], np.inf)
+    return edges
 
 
 def _weights(histogram: np.ndarray, rule: str) -> np.ndarray:

@@ -29,7 +29,7 @@ class CropRule:
         return min(height, self.height), min(width, self.width)
 
     def place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height, width of a random crop; every position is equally likely."""
+        """Top, left, height, width (pixels) of a random crop; all positions equally likely."""
         h, w = self.size(height, width)
         return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 
 import ml_collections
 
@@ -9,10 +10,11 @@ from cmtl_jax import config as base_config
 from cmtl_jax.datasets import density_map, prepare
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, count_groups, holdout
+from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.input_pipeline.crops import Augmentation, CropRule
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
 from cmtl_jax.input_pipeline.pictures import Pictures
-from cmtl_jax.input_pipeline.plan import EvaluationPlan, TrainingPlan
+from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
 
 _RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
 
@@ -25,7 +27,6 @@ class Data:
         name: of the data set as it stands in results, such as 'shanghaitech-part_b'.
         splits: 'train', 'val' (held out of the training pictures, may be empty) and, where the data
             set has one, 'test'.
-        test_name: of the test split in results, such as 'test' or, without one, ''.
     """
 
     name: str
@@ -39,14 +40,17 @@ class Data:
         """
         if not len(self.splits.get(split, ())):
             there = ", ".join(name for name, pictures in self.splits.items() if len(pictures))
-            raise UserError(f"{self.name} has no pictures in split {split!r}; it has {there}")
+            raise UserError(
+                f"{self.name} has no pictures in split {split!r}; it has {there or 'none at all'}"
+            )
         return self.splits[split]
 
     def resolve(self, split: str) -> str:
         """'auto' -> 'test' where there is one, else 'val', else 'train'."""
         if split != "auto":
             return split
-        return next(name for name in ("test", "val", "train") if len(self.splits.get(name, ())))
+        there = [name for name in ("test", "val") if len(self.splits.get(name, ()))]
+        return there[0] if there else "train"
 
 
 def load(config: ml_collections.ConfigDict) -> Data:
@@ -76,19 +80,17 @@ def load(config: ml_collections.ConfigDict) -> Data:
     elif d.name == "shanghaitech":
         name = f"shanghaitech-{d.options.part}"
 
-    def pictures(names: list[str]) -> Pictures:
-        return Pictures.of_splits(
-            [prepared.splits[name] for name in names],
-            channels=config.input.channels,
-            cache_mib=d.cache_mib,
-        )
-
-    train = pictures(train_names)
-    counts = [entry.count for entry in train.index]
+    pictures = Pictures.of_splits(
+        [prepared.splits[split] for split in train_names + test_names],
+        channels=config.input.channels,
+        cache_mib=d.cache_mib,
+    )
+    number = sum(len(prepared.splits[split]) for split in train_names)
+    counts = [entry.count for entry in pictures.index[:number]]
     training, val = holdout.stratified(counts, d.val_fraction, d.val_seed) if counts else ([], [])
-    splits = {"train": train.subset(training), "val": train.subset(val)}
+    splits = {"train": pictures.subset(training), "val": pictures.subset(val)}
     if test_names:
-        splits["test"] = pictures(test_names)
+        splits["test"] = pictures.subset(range(number, len(pictures)))
     sizes = ", ".join(
         f"{split} {len(p)} ({sum(e.count for e in p.index)} heads)" for split, p in splits.items()
     )
@@ -103,7 +105,9 @@ def crop_rule(config: ml_collections.ConfigDict) -> CropRule:
 
 def fit_groups(config: ml_collections.ConfigDict, train: Pictures) -> count_groups.CountGroups:
     """Count groups and class weights of the training split's crops."""
-    counts = count_groups.sample_counts(train, crop_rule(config), config.groups.samples, config.seed)
+    counts = count_groups.sample_counts(
+        train, crop_rule(config), config.groups.samples, config.seed
+    )
     g = config.groups
     return count_groups.fit(counts, g.number, g.binning, g.class_weights)
 
@@ -115,8 +119,12 @@ def training_stream(
     *,
     start: int,
     shard: Shard,
-):
-    """Endless-looking stream of training batches (Batch) from batch number `start` on."""
+) -> Iterator[Batch]:
+    """This process's part of the training batches number `start` to config.train.steps - 1.
+
+    A batch depends on the config, the pictures and its number alone. H and W are one shape for
+    crops of fixed size, at most config.crop.max_buckets shapes for others.
+    """
     rule = crop_rule(config)
     sizes = [rule.size(entry.height, entry.width) for entry in train.index]
     max_buckets = config.crop.max_buckets if rule.mode == "quarter" else 1
@@ -148,8 +156,13 @@ def evaluation_stream(
     *,
     batch_size: int,
     shard: Shard,
-):
-    """Stream of (PlannedBatch, Batch): every picture exactly once."""
+) -> Iterator[tuple[PlannedBatch, Batch]]:
+    """Whole pictures, each exactly once over all shards, in at most config.eval.max_buckets shapes.
+
+    Yields:
+        The global batch as planned (its positions are those of `pictures`), and this process's rows
+        of it: row r of the batch is positions[r], rows beyond them are fillers.
+    """
     sizes = [(entry.height, entry.width) for entry in pictures.index]
     plan = EvaluationPlan(sizes, buckets.choose(sizes, config.eval.max_buckets), batch_size)
     loader = EvaluationLoader(

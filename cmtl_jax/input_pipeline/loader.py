@@ -26,8 +26,14 @@ class Shard:
     count: int = 1
 
     def rows(self, batch_size: int) -> range:
-        """Positions in the global batch that this process loads; count divides batch_size."""
-        size = batch_size // self.count
+        """Positions in the global batch that this process loads.
+
+        Raises:
+            ValueError: count does not divide batch_size.
+        """
+        size, rest = divmod(batch_size, self.count)
+        if rest:
+            raise ValueError(f"{self.count} processes cannot share a batch of {batch_size} evenly")
         return range(self.index * size, (self.index + 1) * size)
 
 
@@ -55,7 +61,15 @@ class Loader:
         rows = self.shard.rows(self.batch_size)
         crops = [crop(planned, row) for row in rows if row < len(planned.positions)]
         groups = [self.groups(len(crop.points)) for crop in crops]
-        return collate(crops, groups, planned.shape, len(rows), mean=self.mean, std=self.std)
+        return collate(
+            crops,
+            groups,
+            planned.shape,
+            len(rows),
+            mean=self.mean,
+            std=self.std,
+            channels=self.pictures.channels,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +104,14 @@ class EvaluationLoader(Loader):
 def stream(
     plan: TrainingPlan | EvaluationPlan, loader: Loader, *, start: int = 0, num_workers: int = 0
 ) -> Iterator:
-    """Loaded batches of a plan, in order, read ahead.
+    """Loaded batches of a plan, in order, read ahead; an error of the loader is raised as it is.
 
     Args:
         plan: of the batches.
         loader: makes one of them.
         start: number of the first batch; the stream is the same as one that came to it.
-        num_workers: processes that load; with 0, threads of this one do.
+        num_workers: processes that load, each with a cache of its own; with 0, threads of this
+            process do.
     """
     dataset = grain.MapDataset.source(plan)[start:].map(loader)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)

@@ -31,11 +31,43 @@ class Picture(NamedTuple):
         return self.image.nbytes + self.points.nbytes + self.density.nbytes
 
 
+class _Cache:
+    """The pictures used last, up to a limit of bytes; safe for threads, empty after pickling."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.num_bytes = 0
+        self._pictures: OrderedDict[int, Picture] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: int) -> Picture | None:
+        with self._lock:
+            if key not in self._pictures:
+                return None
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
+
+    def put(self, key: int, picture: Picture) -> None:
+        with self._lock:
+            if picture.num_bytes > self.limit or key in self._pictures:
+                return
+            self._pictures[key] = picture
+            self.num_bytes += picture.num_bytes
+            while self.num_bytes > self.limit:
+                self.num_bytes -= self._pictures.popitem(last=False)[1].num_bytes
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __reduce__(self):
+        return _Cache, (self.limit,)
+
+
 class Pictures:
     """A random-access sequence of pictures, possibly out of several splits.
 
     Keeps what it decoded up to a limit, since an epoch needs a small crop of each picture. Safe for
-    threads; a pickled copy starts with an empty cache.
+    threads; a pickled copy starts with an empty cache. What it returns must not be changed.
     """
 
     def __init__(
@@ -45,16 +77,17 @@ class Pictures:
         channels: int,
         cache_mib: float = 0,
     ):
-        """Records are (split, position in it); channels 1 (grey) or 3 (colour)."""
-        self._records = list(records)
-        self._channels = channels
-        self._limit = int(cache_mib * 2**20)
-        self._clear()
+        """Sets the sequence up; nothing is read.
 
-    def _clear(self) -> None:
-        self._cache: OrderedDict[int, Picture] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
+        Args:
+            records: (split, position in it) of each picture.
+            channels: 1 (grey) or 3 (colour).
+            cache_mib: memory for decoded pictures, MiB, shared with all subsets.
+        """
+        self.channels = channels
+        self._records = list(records)
+        self._keys = list(range(len(self._records)))  # in the cache
+        self._cache = _Cache(int(cache_mib * 2**20))
 
     @classmethod
     def of_splits(cls, splits: Sequence[Split], **options) -> "Pictures":
@@ -62,12 +95,11 @@ class Pictures:
         return cls([(split, i) for split in splits for i in range(len(split))], **options)
 
     def subset(self, positions: Sequence[int]) -> "Pictures":
-        """The pictures at these positions, with a cache of their own."""
-        return Pictures(
-            [self._records[i] for i in positions],
-            channels=self._channels,
-            cache_mib=self._limit / 2**20,
-        )
+        """The pictures at these positions; they share the memory for decoded pictures."""
+        subset = Pictures([self._records[i] for i in positions], channels=self.channels)
+        subset._keys = [self._keys[i] for i in positions]
+        subset._cache = self._cache
+        return subset
 
     @property
     def index(self) -> list[IndexEntry]:
@@ -83,29 +115,18 @@ class Pictures:
         return len(self._records)
 
     def __getitem__(self, position: int) -> Picture:
-        with self._lock:
-            if position in self._cache:
-                self._cache.move_to_end(position)
-                return self._cache[position]
-        split, i = self._records[position]
-        record = split[i]
-        image = picture_files.decode(record.image_bytes, record.id, self._channels)
-        picture = Picture(record.id, image, record.points, record.density)
-        self._remember(position, picture)
+        """Decodes a picture, or takes it from memory.
+
+        Raises:
+            UserError: the picture is damaged.
+            IndexError: there is no such position.
+        """
+        key = self._keys[position]
+        picture = self._cache.get(key)
+        if picture is None:
+            split, i = self._records[position]
+            record = split[i]
+            image = picture_files.decode(record.image_bytes, record.id, self.channels)
+            picture = Picture(record.id, image, record.points, record.density)
+            self._cache.put(key, picture)
         return picture
-
-    def _remember(self, position: int, picture: Picture) -> None:
-        with self._lock:
-            if picture.num_bytes > self._limit or position in self._cache:
-                return
-            self._cache[position] = picture
-            self._bytes += picture.num_bytes
-            while self._bytes > self._limit:
-                self._bytes -= self._cache.popitem(last=False)[1].num_bytes
-
-    def __getstate__(self) -> dict:
-        return {key: self.__dict__[key] for key in ("_records", "_channels", "_limit")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._clear()

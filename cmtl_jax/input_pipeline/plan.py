@@ -10,7 +10,13 @@ from cmtl_jax.input_pipeline.buckets import Buckets, Shape
 
 @dataclasses.dataclass(frozen=True)
 class PlannedBatch:
-    """Number of a global batch, positions of its pictures, at most batch_size, and its shape."""
+    """A global batch before it is loaded.
+
+    Attributes:
+        number: of the batch in its plan.
+        positions: of its pictures, at most batch_size; rows beyond them are fillers.
+        shape: (H, W) that all of them are padded to.
+    """
 
     number: int
     positions: tuple[int, ...]
@@ -30,6 +36,9 @@ def group_by_bucket(
         sizes: (height, width) of every position.
         buckets: the shapes.
         batch_size: pictures a batch.
+
+    Returns:
+        (positions, shape) of each batch; every position of order is in exactly one.
     """
     waiting: list[list[int]] = [[] for _ in buckets.shapes]
     for position in order:
@@ -84,6 +93,7 @@ class TrainingPlan:
         return self._steps
 
     def __getitem__(self, number: int) -> PlannedBatch:
+        """Batch of a number from 0 on; safe for threads."""
         wanted, i = divmod(int(number), self.batches_per_round)
         current, batches = self._current
         if current != wanted:
@@ -97,6 +107,7 @@ class EvaluationPlan:
     """Every picture exactly once, in batches of one shape each."""
 
     def __init__(self, sizes: Sequence[Shape], buckets: Buckets, batch_size: int):
+        """Sizes are those of the pictures."""
         self._batches = group_by_bucket(range(len(sizes)), sizes, buckets, batch_size)
 
     def __len__(self) -> int:

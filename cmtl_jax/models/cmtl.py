@@ -19,6 +19,7 @@ from cmtl_jax.models.layers import (
     PReLU,
     adaptive_max_pool,
     apply_mask,
+    at_least_float32,
     dropout,
     extent,
     max_pool,
@@ -130,7 +131,7 @@ class GroupHead(nn.Module):
         x = dense(x, a.num_groups, "fc3")
         if a.logit_activation == "prelu":
             x = PReLU(name="prelu3")(x)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
     def _pool(self, features: jax.Array, size: jax.Array) -> jax.Array:
         a = self.architecture
@@ -212,6 +213,6 @@ class Cmtl(nn.Module):
             prior = HighLevelPrior(a, name="prior")(shared, whole)
             logits = GroupHead(a, name="head")(prior, whole // STRIDE, dropout_keys)
             features = jnp.concatenate([prior, features], axis=-1)
-        raw = Decoder(a, name="decoder")(features, whole).astype(jnp.float32)
+        raw = at_least_float32(Decoder(a, name="decoder")(features, whole))
         activation = {"relu": nn.relu, "softplus": nn.softplus}[a.output_activation]
         return CmtlOutput(apply_mask(activation(raw) / a.density_scale, size), logits)

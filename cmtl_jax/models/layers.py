@@ -36,6 +36,11 @@ def apply_mask(x: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.where(valid_mask(size, x.shape[1], x.shape[2]), x, 0)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Results of a bfloat16 computation as float32; float32 and float64 as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class MaskedConv(nn.Module):
     """Convolution (stride 1, SAME), masked again because its bias leaks into the padding."""
 

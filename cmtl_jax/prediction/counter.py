@@ -1,7 +1,7 @@
 """Counts people in pictures of any size."""
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -16,7 +16,7 @@ from cmtl_jax.prediction import overlay
 from cmtl_jax.prediction.tiles import HALO, tiles
 from cmtl_jax.trained_model import TrainedModel, restore
 
-Picture = str | pathlib.Path | Image.Image | np.ndarray
+Picture = str | os.PathLike | Image.Image | np.ndarray
 
 TILE = 1024  # side of a tile's core, pixels
 WHOLE_PIXELS = (TILE + 2 * HALO) ** 2 * 2  # larger pictures are counted in tiles
@@ -76,38 +76,46 @@ class Counter:
             TypeError, ValueError: an array of another type or shape.
         """
         image = self._read(picture)
-        height, width = image.shape[:2]
-        if height * width > WHOLE_PIXELS:
-            return self._result(image, self._in_tiles(image))
-        shape = (-(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP)
-        return self._result(image, self._run([image], shape)[0])
+        return self._result(image, self._alone(image))
 
     def batch(self, pictures: Iterable[Picture], batch_size: int = 8) -> list[Count]:
-        """Counts many pictures, those of like size together; all are held in memory."""
+        """Counts many pictures, those of like size together; all are held in memory.
+
+        The results are those of one at a time, in the same order.
+
+        Args:
+            pictures: as of a single call.
+            batch_size: pictures counted together, fewer where they are large.
+
+        Raises:
+            UserError, TypeError, ValueError: as of a single call.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         images = [self._read(picture) for picture in pictures]
-        results: list[Count | None] = [None] * len(images)
-        small = []
-        for i, image in enumerate(images):
-            if image.shape[0] * image.shape[1] > WHOLE_PIXELS:
-                results[i] = self._result(image, self._in_tiles(image))
-            else:
-                small.append(i)
-        if small:
-            sizes = {i: images[i].shape[:2] for i in small}
-            chosen = buckets.choose(list(sizes.values()), max_buckets=4)
-            for shape in chosen.shapes:
-                members = [i for i in small if chosen.shapes[chosen.of(sizes[i])] == shape]
-                size = min(batch_size, len(members))
-                for start in range(0, len(members), size):
-                    part = members[start : start + size]
-                    densities = self._run([images[i] for i in part], shape, size)
-                    for i, density in zip(part, densities, strict=True):
-                        results[i] = self._result(images[i], density)
-        return results
+        densities: dict[int, np.ndarray] = {}
+        small = [i for i, image in enumerate(images) if _pixels(image) <= WHOLE_PIXELS]
+        chosen = buckets.choose([images[i].shape[:2] for i in small], 4) if small else None
+        members: dict[tuple[int, int], list[int]] = {}
+        for i in small:
+            shape = chosen.shapes[chosen.of(images[i].shape[:2])]
+            members.setdefault(shape, []).append(i)
+        for shape, positions in members.items():
+            size = min(batch_size, len(positions), WHOLE_PIXELS // (shape[0] * shape[1]))
+            if size < 2:  # one at a time, pictures need less padding
+                continue
+            for start in range(0, len(positions), size):
+                part = positions[start : start + size]
+                counted = self._run([images[i] for i in part], shape, size)
+                densities.update(zip(part, counted, strict=True))
+        return [
+            self._result(image, densities[i] if i in densities else self._alone(image))
+            for i, image in enumerate(images)
+        ]
 
     def _read(self, picture: Picture) -> np.ndarray:
         channels = self._input.channels
-        if isinstance(picture, str | pathlib.Path):
+        if isinstance(picture, str | os.PathLike):
             return picture_files.read(picture, channels)
         if isinstance(picture, Image.Image):
             return picture_files.from_pil(picture, "the picture", channels)
@@ -130,15 +138,20 @@ class Counter:
             crops, [0] * len(crops), shape, size, mean=self._input.mean, std=self._input.std
         )
         density = self._parallel.local(self._density(self.trained.params, batch))
-        return [
-            density[i, : image.shape[0], : image.shape[1], 0] for i, image in enumerate(images)
+        return [  # copies, so that a small map does not keep the whole batch in memory
+            density[i, : image.shape[0], : image.shape[1], 0].copy()
+            for i, image in enumerate(images)
         ]
 
-    def _in_tiles(self, image: np.ndarray) -> np.ndarray:
+    def _alone(self, image: np.ndarray) -> np.ndarray:
+        """Density map of one image, in tiles where it is large."""
+        shape = tuple(-(-side // _STEP) * _STEP for side in image.shape[:2])
+        if _pixels(image) <= WHOLE_PIXELS:
+            return self._run([image], shape)[0]
         density = np.empty(image.shape[:2], np.float32)
-        side = TILE + 2 * HALO
+        shape = tuple(min(side, TILE + 2 * HALO) for side in shape)
         for tile in tiles(*image.shape[:2], TILE):
-            density[tile.core] = self._run([image[tile.read]], (side, side))[0][tile.inner]
+            density[tile.core] = self._run([image[tile.read]], shape)[0][tile.inner]
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
@@ -147,7 +160,11 @@ class Counter:
         return Count(count, density, shown, self.trained.source)
 
 
-def load(weights: str | pathlib.Path, checkpoint: str | int = "best") -> Counter:
+def _pixels(image: np.ndarray) -> int:
+    return image.shape[0] * image.shape[1]
+
+
+def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> Counter:
     """A counter with the weights of a work folder.
 
     Args:

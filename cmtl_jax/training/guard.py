@@ -18,7 +18,7 @@ class DeadOutputGuard:
     variation of less than CONSTANT of the mean.
     """
 
-    CONSTANT = 1e-3
+    CONSTANT = 1e-2
 
     def __init__(self, *, patience: int, stop: bool):
         """Patience: dead looks in a row before it acts. Stop: end the run, or only warn."""

@@ -78,7 +78,7 @@ def run(
         if step == steps:
             break
         if hooks.stop_requested(step):
-            log(step)
+            # What is not logged yet is saved, for the same log lines as without the stop.
             hooks.save(step, state, None)
             return state, False
         state, metrics = train_step(state, next(batches))

@@ -18,7 +18,7 @@ def summarise(metrics: Sequence[dict]) -> dict[str, float]:
             total = sum(float(m[name].sum) for m in metrics)
             summary[name] = total / max(sum(float(m[name].count) for m in metrics), 1e-12)
         else:
-            summary[name] = float(np.mean([m[name] for m in metrics]))
+            summary[name] = float(np.mean([float(m[name]) for m in metrics]))
     return summary
 
 
@@ -34,10 +34,14 @@ def duration(seconds: float) -> str:
 class Progress:
     """Collects the metrics of steps, without waiting for them, and logs them now and then."""
 
-    def __init__(self, *, start: int, steps: int, batch_size: int):
+    def __init__(self, *, start: int, steps: int, batch_size: int, unlogged: Sequence[dict] = ()):
+        """Continues at step start; unlogged are the metrics that were not logged before it."""
         self._steps = steps
         self._batch_size = batch_size
-        self._pending: list[dict] = []
+        self._pending: list[dict] = [
+            {name: SumCount(*m) if isinstance(m, (list, tuple)) else m for name, m in one.items()}
+            for one in unlogged
+        ]
         self._last_step = start
         self._last_time = time.monotonic()
         self._paused = 0.0
@@ -46,6 +50,13 @@ class Progress:
     def pending(self) -> bool:
         """Whether there are steps to log."""
         return bool(self._pending)
+
+    def unlogged(self) -> list[dict]:
+        """Metrics of steps since the last log, as JSON takes them; waits for those steps."""
+        return jax.tree.map(float, [
+            {name: list(m) if isinstance(m, SumCount) else m for name, m in one.items()}
+            for one in jax.device_get(self._pending)
+        ])  # fmt: skip
 
     def add(self, metrics: dict) -> None:
         """Remembers the metrics of a step that may still be running."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import pathlib
 import time
@@ -17,6 +18,7 @@ from cmtl_jax.evaluation import evaluate, run
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
+from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import loop, optimizer
 from cmtl_jax.training import state as state_lib
@@ -53,7 +55,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     finally:
         checkpoints.close()
     if status == 0:
-        run.evaluate_checkpoint(config, workdir, parallel=parallel, data=data)
+        trained = config.copy_and_resolve_references()
+        trained.init_from = ""  # the weights of workdir, not those it started from
+        run.evaluate_checkpoint(trained, workdir, parallel=parallel, data=data)
     return status
 
 
@@ -99,7 +103,7 @@ class _Run:
     def train(self) -> int:
         c = self.config
         pictures = self.data.pictures("train")
-        state, self.groups = self._initial(pictures)
+        state, self.groups, unlogged = self._initial(pictures)
         start = int(self.parallel.host(state.step))
         if start >= c.train.steps:
             logging.info("all %d steps are done", c.train.steps)
@@ -132,7 +136,9 @@ class _Run:
             "training from step %d to %d on %d device(s) by %s, %s",
             start, c.train.steps, self.parallel.num_devices, c.parallel, self.parallel.devices[0].device_kind,
         )  # fmt: skip
-        progress = Progress(start=start, steps=c.train.steps, batch_size=c.train.batch_size)
+        self.progress = Progress(
+            start=start, steps=c.train.steps, batch_size=c.train.batch_size, unlogged=unlogged
+        )
         with StopRequest(several_processes=self.parallel.process_count > 1) as self.request:
             try:
                 _, done = loop.run(
@@ -140,21 +146,22 @@ class _Run:
                     batches,
                     self.parallel.train_step(step),
                     self,
-                    progress,
+                    self.progress,
                     start=start,
                     steps=c.train.steps,
                     eval_every=c.train.eval_every,
                     log_every=c.train.log_every,
                 )
             finally:
-                self.checkpoints.wait()
                 self.writer.close()
+                self.checkpoints.wait()
             if done:
                 return 0
             logging.info("stopped and saved; run the same command again to go on")
             return self.request.exit_status
 
-    def _initial(self, pictures) -> tuple[TrainState, CountGroups]:
+    def _initial(self, pictures: Pictures) -> tuple[TrainState, CountGroups, list[dict]]:
+        """State, count groups and metrics not logged yet, of the newest checkpoint or fresh."""
         c = self.config
         fresh = lambda: state_lib.create(  # noqa: E731
             trained_model.init_params(self.model, c.seed, c.input.channels),
@@ -169,7 +176,8 @@ class _Run:
         if restored is not None:
             logging.info("going on from step %d in %s", restored.step, self.workdir)
             groups = CountGroups.from_json(restored.about["groups"])
-            return TrainState.from_saved(restored.params, restored.train), groups
+            state = TrainState.from_saved(restored.params, restored.train)
+            return state, groups, restored.about.get("unlogged", [])
         state = self.parallel.initialise(fresh)
         if c.init_from:
             weights = self._initial_weights()
@@ -177,7 +185,7 @@ class _Run:
                 params=weights,
                 ema=None if state.ema is None else jax.tree.map(lambda x: x.copy(), weights),
             )
-        return state, data_lib.fit_groups(c, pictures)
+        return state, data_lib.fit_groups(c, pictures), []
 
     def _initial_weights(self):
         trained = trained_model.restore(self.config.init_from, self.parallel)
@@ -219,7 +227,11 @@ class _Run:
 
     def save(self, step: int, state: TrainState, mae: float | None) -> None:
         params, train = self.parallel.replicate(state.for_saving())
-        self.checkpoints.save(step, params, train, self.about, mae)
+        unlogged = self.progress.unlogged()
+        for metrics in unlogged:  # spoilt parameters are not to be gone on from
+            _require_finite(step, metrics["loss"], metrics["grad_norm"])
+        about = self.about | {"unlogged": unlogged}
+        self.checkpoints.save(step, params, train, about, mae)
 
     def stop_requested(self, step: int) -> bool:
         if self.parallel.process_count > 1:
@@ -228,17 +240,21 @@ class _Run:
 
     def log(self, step: int, summary: dict[str, float]) -> None:
         self.writer.scalars(step, {f"train/{name}": value for name, value in summary.items()})
-        if not summary["loss"] < float("inf"):
-            raise UserError(
-                f"the loss is not finite at step {step}; lower --config.optimizer.learning_rate, "
-                "or set --config.optimizer.grad_clip=1, and run again: it goes on from the last "
-                "checkpoint"
-            )
+        _require_finite(step, summary["loss"], summary["grad_norm"])
         self.guard.look(
             step,
             summary["density"],
             summary["density_square"],
             summary["first_layer_grad_norm"],
+        )
+
+
+def _require_finite(step: int, loss: float, grad_norm: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise UserError(
+            f"the loss or its gradient is not finite at step {step}; lower "
+            "--config.optimizer.learning_rate, or set --config.optimizer.grad_clip=1, and run "
+            "again: it goes on from the last checkpoint"
         )
 
 

@@ -1,0 +1,160 @@
+"""Counting pictures of any kind and size."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from work_folders import STEP, untrained
+
+import cmtl_jax
+from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline.batch import normalise
+from cmtl_jax.prediction import counter as counter_lib
+from cmtl_jax.prediction.tiles import HALO
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def counter(workdir):
+    return cmtl_jax.load(workdir)
+
+
+def grey(height, width, seed=0):
+    """Smooth, so that density differs from place to place."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 16 + 2, width // 16 + 2), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def same(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(a.density, b.density, rtol=0, atol=tolerance * b.density.max())
+    assert a.count == pytest.approx(b.count, rel=tolerance)
+
+
+def test_is_the_network_on_the_normalised_picture(counter):
+    """Against the model itself, called by hand on the picture without any padding."""
+    picture = grey(64, 48)
+    result = counter(picture)
+    image = normalise(picture, 113.0, 64.0)[None, :, :, None]
+    trained = counter.trained
+    density = jax.jit(lambda x, size: trained.model.apply({"params": trained.params}, x, size))
+    expected = density(image, np.array([[64, 48]])).density[0, :, :, 0]
+    assert counter.trained.step == STEP
+    assert np.asarray(expected).max() > 0
+    np.testing.assert_allclose(
+        result.density, expected, rtol=0, atol=1e-5 * float(expected.max())
+    )
+
+
+@pytest.mark.parametrize("height, width", [(64, 48), (37, 61), (1, 1), (1, 130), (5, 3)])
+def test_density_has_the_size_of_the_picture_and_sums_to_the_count(counter, height, width):
+    picture = grey(height, width)
+    result = counter(picture)
+    assert result.density.shape == (height, width)
+    assert result.density.dtype == np.float32
+    assert np.isfinite(result.density).all() and (result.density >= 0).all()
+    assert result.count == pytest.approx(result.density.sum(dtype=np.float64), rel=1e-12)
+    np.testing.assert_array_equal(result.picture, picture)
+    assert result.overlay().width >= width
+
+
+def test_path_image_and_arrays_are_the_same_picture(counter, tmp_path):
+    picture = grey(40, 56)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    expected = counter(tmp_path / "a.png")
+    for form in (
+        str(tmp_path / "a.png"),
+        Image.open(tmp_path / "a.png"),
+        picture,
+        picture[:, :, None],
+        np.repeat(picture[:, :, None], 3, axis=2),
+        np.asfortranarray(picture),
+        Image.fromarray(picture).convert("RGBA"),
+    ):
+        np.testing.assert_array_equal(counter(form).density, expected.density)
+
+
+def test_batch_is_one_at_a_time(counter, tmp_path):
+    sizes = [(40, 56), (56, 40), (37, 61), (64, 64), (1, 1), (40, 56), (3, 200), (90, 20), (33, 9)]
+    pictures = [grey(*size, seed=i) for i, size in enumerate(sizes)]
+    Image.fromarray(pictures[1]).save(tmp_path / "a.png")
+    given = [pictures[0], tmp_path / "a.png", Image.fromarray(pictures[2]), *pictures[3:]]
+    results = counter.batch(iter(given), batch_size=2)
+    assert [result.density.shape for result in results] == sizes
+    for picture, result in zip(pictures, results, strict=True):
+        same(result, counter(picture))
+        assert result.density.base is None  # holds no batch in memory
+    assert counter.batch([]) == []
+    with pytest.raises(ValueError, match="at least 1"):
+        counter.batch(pictures, batch_size=0)
+
+
+@pytest.mark.parametrize("height, width", [(300, 400), (141, 267), (30, 401)])
+def test_tiles_are_the_whole_picture(counter, monkeypatch, height, width):
+    picture = grey(height, width)
+    whole = counter(picture)
+    shapes = []
+    run = counter._run
+    monkeypatch.setattr(counter_lib, "TILE", 128)
+    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 10_000)
+    monkeypatch.setattr(
+        counter, "_run", lambda images, shape, *rest: shapes.append(shape) or run(images, shape)
+    )
+    cut = counter(picture)
+    assert len(shapes) == -(-height // 128) * -(-width // 128) > 1
+    assert len(set(shapes)) == 1 and max(shapes[0]) == 128 + 2 * HALO  # one program
+    same(cut, whole)
+    same(counter.batch([picture])[0], whole)
+
+
+def test_batches_stay_within_the_memory_of_one_large_picture(counter, monkeypatch):
+    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 64 * 64 * 3)
+    used = []
+    run = counter._run
+
+    def spy(images, shape, batch_size=1):
+        used.append(shape[0] * shape[1] * batch_size)
+        return run(images, shape, batch_size)
+
+    monkeypatch.setattr(counter, "_run", spy)
+    pictures = [grey(64, 64, i) for i in range(5)] + [grey(8, 190), grey(190, 8)]
+    results = counter.batch(pictures)
+    assert max(used) <= 64 * 64 * 3
+    for picture, result in zip(pictures, results, strict=True):
+        assert result.density.shape == picture.shape
+
+
+def test_what_is_no_picture_is_refused(counter, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        counter(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="missing"):
+        counter(tmp_path / "missing.jpg")
+    for wrong in (3, None, np.zeros((4, 4)), np.zeros((4, 4), np.int64)):
+        with pytest.raises(TypeError, match="uint8"):
+            counter(wrong)
+    for shape in ((4,), (0, 4), (4, 4, 2), (1, 4, 4, 3), (4, 4, 4)):
+        with pytest.raises(ValueError, match=r"\[H, W"):
+            counter(np.zeros(shape, np.uint8))
+
+
+def test_colour_weights_see_colours(tmp_path):
+    from cmtl_jax import config as base_config
+
+    def colour(original=base_config.base):
+        config = original()
+        config.input.channels = 3
+        return config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_config, "base", colour)
+        untrained(tmp_path / "w", name="single_stage")
+    counter = cmtl_jax.load(str(tmp_path / "w"), STEP)
+    picture = np.stack([grey(20, 30, i) for i in range(3)], axis=2)
+    result = counter(picture)
+    assert result.density.shape == (20, 30) and result.picture.shape == (20, 30, 3)
+    assert result.count != pytest.approx(counter(picture[:, :, ::-1]).count, rel=1e-6)

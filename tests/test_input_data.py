@@ -1,0 +1,194 @@
+"""From a config to splits and streams."""
+
+import numpy as np
+import pytest
+
+from cmtl_jax import config as base_config
+from cmtl_jax.datasets import prepare
+from cmtl_jax.datasets.prepare import IndexEntry, Prepared
+from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.loader import Shard
+from cmtl_jax.input_pipeline.pictures import Pictures
+
+
+class EmptySplit:
+    """An index without pictures."""
+
+    def __init__(self, name: str, number: int):
+        self.name = name
+        self.index = [IndexEntry(f"{name}_{i}", 40, 60, i) for i in range(number)]
+
+    def __len__(self):
+        return len(self.index)
+
+
+def ids(pictures) -> set[str]:
+    return {entry.id for entry in pictures.index}
+
+
+def make_config(name: str, **dataset):
+    config = base_config.base()
+    config.dataset.name = name
+    config.dataset.update(dataset)
+    return config
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Makes a prepared data set of empty splits; returns what it was asked for."""
+    asked = {}
+
+    def install(**numbers):
+        def fake(name, **options):
+            asked.update(options, name=name)
+            splits = {split: EmptySplit(split, number) for split, number in numbers.items()}
+            return Prepared(name, "", None, splits, [])
+
+        monkeypatch.setattr(prepare, "prepare", fake)
+        return asked
+
+    return install
+
+
+def test_shanghaitech(pretend, monkeypatch, tmp_path):
+    monkeypatch.setenv("CMTL_DATA_DIR", str(tmp_path))
+    asked = pretend(train=300, test=182)
+    config = make_config("shanghaitech")
+    config.dataset.options.part = "part_a"
+    data = data_lib.load(config)
+    assert asked["raw_dir"] == str(tmp_path / "ShanghaiTech")
+    assert asked["tfds_dir"] is None
+    assert asked["options"] == {"part": "part_a"}
+    assert asked["rule"].sigma == config.density.sigma
+    assert data.name == "shanghaitech-part_a"
+    assert {split: len(pictures) for split, pictures in data.splits.items()} == {
+        "train": 270, "val": 30, "test": 182
+    }  # fmt: skip
+    train, val, test = (ids(data.pictures(split)) for split in ("train", "val", "test"))
+    assert not train & val
+    assert train | val == {f"train_{i}" for i in range(300)}
+    assert test == {f"test_{i}" for i in range(182)}
+    assert sorted(entry.count // 10 for entry in data.pictures("val").index) == list(range(30))
+    assert data.resolve("auto") == "test"
+    assert data.resolve("val") == "val"
+
+
+def test_the_split_has_its_own_seed(pretend):
+    pretend(train=100, test=1)
+
+    def val(**changes):
+        config = make_config("synthetic")
+        config.update_from_flattened_dict(changes)
+        return ids(data_lib.load(config).pictures("val"))
+
+    assert val() == val(seed=5)
+    assert val() != val(**{"dataset.val_seed": 5})
+
+
+def test_ucf_fold_is_the_test_split(pretend):
+    pretend(**{f"fold_{i}": 10 for i in range(1, 6)})
+    data = data_lib.load(make_config("ucf_cc_50", fold=2, raw_dir="somewhere"))
+    assert data.name == "ucf_cc_50-fold_2"
+    assert ids(data.pictures("test")) == {f"fold_2_{i}" for i in range(10)}
+    assert (len(data.pictures("train")), len(data.pictures("val"))) == (36, 4)
+    assert not (ids(data.pictures("train")) | ids(data.pictures("val"))) & ids(
+        data.pictures("test")
+    )
+
+
+def test_without_a_test_split(pretend):
+    pretend(train=20)
+    data = data_lib.load(make_config("point_folder", raw_dir="somewhere"))
+    assert data.resolve("auto") == "val"
+    with pytest.raises(UserError, match=r"no pictures in split 'test'; it has train, val"):
+        data.pictures("test")
+    data = data_lib.load(make_config("point_folder", raw_dir="somewhere", val_fraction=0.0))
+    assert data.resolve("auto") == "train"
+    with pytest.raises(UserError, match=r"split 'val'; it has train"):
+        data.pictures("val")
+
+
+def test_a_test_split_alone(pretend):
+    pretend(test=4)
+    data = data_lib.load(make_config("point_folder", raw_dir="somewhere"))
+    assert data.resolve("auto") == "test"
+    with pytest.raises(UserError, match=r"split 'train'; it has test"):
+        data.pictures("train")
+
+
+def test_one_picture_cannot_be_split(pretend):
+    pretend(train=1)
+    with pytest.raises(UserError, match="val_fraction=0"):
+        data_lib.load(make_config("point_folder", raw_dir="somewhere"))
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture
+def config(tfds_dir):
+    config = make_config("synthetic", tfds_dir=str(tfds_dir), val_fraction=0.25)
+    options = {"num_train": 12, "num_test": 5, "height": (60, 100), "width": (70, 130)}
+    config.dataset.options.update(options)
+    config.train.update(batch_size=4, steps=30)
+    config.eval.update(batch_size=2, max_buckets=3)
+    config.groups.samples = 8
+    return config
+
+
+def test_synthetic_data_from_config_to_batches(config):
+    config.crop.update(mode="fixed", height=48, width=64)
+    data = data_lib.load(config)
+    assert {split: len(p) for split, p in data.splits.items()} == {"train": 9, "val": 3, "test": 5}
+    train = data.pictures("train")
+    groups = data_lib.fit_groups(config, train)
+    assert sum(groups.histogram) == 9 * 8
+    assert groups == data_lib.fit_groups(config, train)
+    shard = Shard()
+    batches = list(data_lib.training_stream(config, train, groups, start=0, shard=shard))
+    assert len(batches) == 30
+    assert {batch.image.shape for batch in batches} == {(4, 48, 64, 1)}
+    late = list(data_lib.training_stream(config, train, groups, start=29, shard=shard))
+    assert len(late) == 1
+    assert np.array_equal(late[0].image, batches[29].image)
+
+    val = data.pictures("val")
+    seen = {}
+    for planned, batch in data_lib.evaluation_stream(
+        config, val, groups, batch_size=2, shard=shard
+    ):
+        for row, position in enumerate(planned.positions):
+            assert position not in seen
+            seen[position] = batch.count[row]
+    assert [seen[i] for i in range(3)] == [entry.count for entry in val.index]
+
+
+def test_quarter_crops_share_few_shapes(config):
+    config.crop.update(mode="quarter", max_buckets=2)
+    config.input.update(channels=3, mean=0.0, std=255.0)
+    config.augment.update(flip=0.0, noise=0.0)
+    data = data_lib.load(config)
+    train = data.pictures("train")
+    groups = data_lib.fit_groups(config, train)
+    batches = list(data_lib.training_stream(config, train, groups, start=0, shard=Shard(1, 2)))
+    assert all(batch.image.shape[0] == 2 and batch.image.shape[3] == 3 for batch in batches)
+    assert len({batch.image.shape for batch in batches}) <= 2
+    quarters = {(entry.height // 4, entry.width // 4) for entry in train.index}
+    sizes = {tuple(size) for batch in batches for size in batch.size[batch.weight > 0].tolist()}
+    assert sizes <= quarters
+    assert len(sizes) > 2
+    assert all(0 <= batch.image.min() and batch.image.max() <= 1 for batch in batches)
+
+
+def test_all_splits_share_the_memory_for_decoded_pictures(config):
+    config.dataset.options.update(height=(200, 220), width=(200, 220))
+    config.dataset.cache_mib = 1  # five pictures of 17
+    data = data_lib.load(config)
+    assert all(isinstance(pictures, Pictures) for pictures in data.splits.values())
+    decoded = sum(picture.num_bytes for pictures in data.splits.values() for picture in pictures)
+    assert decoded > 2**21
+    caches = {id(pictures._cache): pictures._cache.num_bytes for pictures in data.splits.values()}
+    assert 2**19 < sum(caches.values()) <= 2**20
