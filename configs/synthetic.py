@@ -18,6 +18,6 @@ def get_config(preset=None):
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
         config.crop.update(height=96, width=96)
-        config.train.update(batch_size=16, steps=600, eval_every=100)
-        config.optimizer.update(warmup_steps=50, ema=0.98)
+        config.train.update(batch_size=4, steps=900, eval_every=300)
+        config.optimizer.update(warmup_steps=50, ema=0.99)
     return config
