@@ -7,6 +7,7 @@ restores what any other saved.
 
 import contextlib
 import dataclasses
+import json
 import logging
 import pathlib
 import shutil
@@ -68,7 +69,10 @@ class Checkpoints:
                 ),
             ]
         )
+        self._check_metrics(read_only)
         try:
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(
@@ -86,6 +90,20 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot write checkpoints in {self.folder}: {error}") from error
+
+    def _check_metrics(self, read_only: bool) -> None:
+        """Orbax opens no folder with a validation it cannot read; such a one is forgotten."""
+        for path in self.folder.glob("*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                step = path.parent.parent.name
+                if read_only:
+                    raise DamagedError(
+                        int(step), f"checkpoint {step} in {self.folder} is damaged: its validation"
+                    ) from error
+                logging.warning("checkpoint %s lost its validation: %s is damaged", step, path)
+                shutil.rmtree(path.parent, ignore_errors=True)
 
     def save(
         self, step: int, params: PyTree, train: PyTree, about: dict, mae: float | None

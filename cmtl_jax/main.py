@@ -39,17 +39,33 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _initialise_processes() -> None:
-    """Joins the other processes of the job, as the launch scripts ask for."""
+    """Joins the other processes of the job, as the launch scripts ask for.
+
+    Raises:
+        UserError: the environment variables that say how are wrong, or the others do not answer.
+    """
     environment = os.environ
-    if "CMTL_COORDINATOR" in environment:
-        jax.distributed.initialize(
-            environment["CMTL_COORDINATOR"],
-            int(environment["CMTL_NUM_PROCESSES"]),
-            int(environment["CMTL_PROCESS_ID"]),
-            cluster_detection_method="deactivate",  # all is said; no scheduler is asked
-        )
-    elif environment.get("CMTL_DISTRIBUTED") == "auto":
-        jax.distributed.initialize()
+    coordinator = environment.get("CMTL_COORDINATOR")
+    try:
+        if coordinator:
+            jax.distributed.initialize(
+                coordinator,
+                int(environment.get("CMTL_NUM_PROCESSES", "")),
+                int(environment.get("CMTL_PROCESS_ID", "")),
+                cluster_detection_method="deactivate",  # all is said; no scheduler is asked
+            )
+        elif environment.get("CMTL_DISTRIBUTED") == "auto":
+            jax.distributed.initialize()
+    except ValueError as error:
+        raise UserError(
+            "cannot join the other processes: CMTL_COORDINATOR (HOST:PORT), CMTL_NUM_PROCESSES and "
+            f"CMTL_PROCESS_ID belong together, or start under a scheduler ({error})"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"cannot join the other processes at {coordinator or 'what the scheduler says'}; "
+            f"start all of them ({error})"
+        ) from error
 
 
 def _train_or_evaluate() -> int:

@@ -204,7 +204,7 @@ def test_names_that_are_no_text(main, tmp_path):
 
 
 def test_as_a_program(workdir, tmp_path):
-    """Nothing but counts on standard output; weights beside no data set; a reader that leaves."""
+    """Nothing but counts on standard output, nothing written, no data set needed."""
     path = draw(tmp_path / "a.png")
     command = [sys.executable, "-m", "cmtl_jax.predict", str(path), f"--weights={workdir}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

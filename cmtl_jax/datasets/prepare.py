@@ -157,7 +157,7 @@ def _read_metadata(directory: pathlib.Path) -> dict | None:
     """What preparation stored; None if nothing is prepared. The folder appears in one step."""
     try:
         return json.loads((directory / _METADATA).read_text())["splits"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told when it is written
         return None
 
 

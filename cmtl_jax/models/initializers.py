@@ -2,8 +2,9 @@
 
 The authors' N(0, 0.01) with a ReLU behind the last convolution leaves about half of all seeds dead:
 the density is 0 everywhere and so is its gradient, for ever. Ours keeps the variance of the signal
-through PReLU layers (He et al., 2015) and starts the last layer with positive weights and a small
-positive bias.
+through PReLU layers (He et al., 2015) and starts the last layer with small positive weights and a
+small positive bias: the first density is positive and of the size that crowds have. A larger one would
+have to be unlearned first, at the cost of the random features below.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ def he() -> Initializers:
     zeros = nn.initializers.zeros
 
     def positive(key, shape, dtype=jnp.float32):
-        return jnp.abs(scaled(1.0, "fan_in", "normal")(key, shape, dtype))
+        return 0.1 * jnp.abs(scaled(1.0, "fan_in", "normal")(key, shape, dtype))
 
     return Initializers(
         conv=conv,
@@ -47,7 +48,7 @@ def he() -> Initializers:
         conv_transpose=scaled(4 * gain, "fan_in", "truncated_normal"),
         dense=conv,
         output=positive,
-        output_bias=nn.initializers.constant(0.1),
+        output_bias=nn.initializers.constant(0.05),
         conv_transpose_bias=zeros,
         dense_bias=zeros,
     )

@@ -103,8 +103,8 @@ def make_train_step(
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
         metrics = over_devices(parts | _measure(output, batch))
         metrics["loss"] = loss
-        metrics["grad_norm"] = optax.global_norm(gradient)
-        metrics["first_layer_grad_norm"] = optax.global_norm(gradient["shared"]["conv1"])
+        metrics["grad_norm"] = optax.tree.norm(gradient)
+        metrics["first_layer_grad_norm"] = optax.tree.norm(gradient["shared"]["conv1"])
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step
