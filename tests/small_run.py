@@ -23,6 +23,7 @@ SMALL = {
     "crop.width": 32,
     "groups.number": 3,
     "groups.samples": 4,
+    "optimizer.schedule": "constant",  # the same program for any number of steps
     "optimizer.warmup_steps": 2,
     "train.batch_size": 4,
     "train.steps": STEPS,
@@ -32,7 +33,7 @@ SMALL = {
     "eval.triptychs": 0,
 }
 
-OPTIONS = dict(num_train=8, num_test=3, height=(48, 64), width=(48, 64), seed=0)
+OPTIONS = {"num_train": 8, "num_test": 3, "height": (48, 64), "width": (48, 64), "seed": 0}
 
 
 def common(tmp_path_factory) -> pathlib.Path:
@@ -56,7 +57,7 @@ def config(folder: pathlib.Path, **changes):
     return c
 
 
-def compile_once(folder: pathlib.Path, monkeypatch) -> None:
+def compile_once(folder: pathlib.Path) -> None:
     """Keeps compiled programs between the runs of a test session."""
     for name, value in _cache(folder).items():
         jax.config.update(name.lower(), value)
@@ -121,16 +122,14 @@ def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     found = {}
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
     for item in ("params", "train"):
         with ocp.StandardCheckpointer() as reader:
             folder = workdir / "checkpoints" / str(step) / item
             metadata = reader.metadata(folder)
             tree = getattr(getattr(metadata, "item_metadata", metadata), "tree", metadata)
-            one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            tree = reader.restore(
-                folder,
-                jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), tree),
-            )
+            tree = reader.restore(folder, jax.tree.map(abstract, tree))
         for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
             found[item + jax.tree_util.keystr(path)] = np.asarray(x)
     return found

@@ -44,10 +44,10 @@ def test_warns_of_a_constant_output(caplog):
     assert "constant at step 2" in caplog.text
 
 
-def test_ends_a_run_with_a_dead_seed(tmp_path, tmp_path_factory, monkeypatch, caplog):
+def test_ends_a_run_with_a_dead_seed(tmp_path, tmp_path_factory):
     """About half of all seeds of the authors' initialisation are dead on real pictures."""
     folder = small_run.common(tmp_path_factory)
-    small_run.compile_once(folder, monkeypatch)
+    small_run.compile_once(folder)
     config = small_run.config(
         folder, model__name="single_stage", model__init="released", train__log_every=1,
         train__dead_patience=2,

@@ -19,9 +19,9 @@ from cmtl_jax.training import train
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path_factory, monkeypatch):
+def folder(tmp_path_factory):
     folder = small_run.common(tmp_path_factory)
-    small_run.compile_once(folder, monkeypatch)
+    small_run.compile_once(folder)
     return folder
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory, monkeypatch):
 def uninterrupted(tmp_path_factory):
     """Work folder of a whole run, on 4 devices by pmap."""
     folder = small_run.common(tmp_path_factory)
-    small_run.compile_once(folder, None)
+    small_run.compile_once(folder)
     workdir = tmp_path_factory.mktemp("uninterrupted")
     assert train.train(small_run.config(folder, parallel="pmap"), workdir) == 0
     return workdir
@@ -126,14 +126,13 @@ def test_another_model_is_said(folder, uninterrupted, tmp_path):
 def test_initial_weights_of_another_run(folder, uninterrupted, tmp_path):
     """What is evaluated in the end are the weights trained, not those started from."""
     config = small_run.config(
-        folder, parallel="pmap", init_from=str(uninterrupted), train__steps=1, seed=5,
-        optimizer__warmup_steps=0, optimizer__learning_rate=1e-6,
-    )  # fmt: skip
+        folder, parallel="pmap", init_from=str(uninterrupted), train__steps=1
+    )  # fmt: skip  the warm-up's first step has a rate of 0
     assert train.train(config, tmp_path) == 0
     before, after = small_run.arrays(uninterrupted, 8), small_run.arrays(tmp_path, 1)
     for name in before:
         if name.startswith("params"):
-            np.testing.assert_allclose(before[name], after[name], atol=2e-6)
+            np.testing.assert_allclose(before[name], after[name], atol=1e-6)
     assert small_run.metrics(tmp_path)["checkpoint_step"] == 1
     with pytest.raises(UserError, match="of another model"):
         other = small_run.config(folder, init_from=str(uninterrupted), model__up_maps=(16, 18))
@@ -149,8 +148,7 @@ def test_a_work_folder_that_cannot_be_written(folder, tmp_path):
 def test_the_command_is_stopped_and_goes_on(folder, uninterrupted, tmp_path):
     """SIGTERM from outside, then the same command again, then evaluation on one device."""
     flags = ["--config.parallel=pmap", "--config.train.log_every=1"]
-    many = ["--config.train.steps=100000", "--config.optimizer.schedule=constant"]
-    process = small_run.start(folder, tmp_path, *flags, *many, devices=4)
+    process = small_run.start(folder, tmp_path, *flags, "--config.train.steps=100000", devices=4)
     log = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (log.exists() and len(log.read_text().splitlines()) >= 3):
@@ -164,9 +162,9 @@ def test_the_command_is_stopped_and_goes_on(folder, uninterrupted, tmp_path):
     step = reader.find("latest")
     reader.close()
     assert step >= small_run.lines(tmp_path)[-1]["step"]
-    more = [f"--config.train.steps={step + 2}", *many[1:]]
+    more = f"--config.train.steps={step + 2}"
     status, output = small_run.finish(
-        small_run.start(folder, tmp_path, *flags, *more, devices=4)
+        small_run.start(folder, tmp_path, *flags, more, devices=4)
     )
     assert status == 0, output
     assert f"going on from step {step} " in output

@@ -7,12 +7,12 @@ import optax
 import pytest
 from flax import linen as nn
 
+from cmtl_jax import config as base_config
 from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.models.output import CmtlOutput
 from cmtl_jax.training import optimizer
 from cmtl_jax.training import state as state_lib
 from cmtl_jax.training import steps as steps_lib
-from cmtl_jax import config as base_config
 
 
 class OneWeight(nn.Module):
@@ -99,7 +99,7 @@ def test_group_loss_is_weighed():
 
 def test_averaged_parameters():
     states, _ = run(OneWeight(), optax.sgd(0.1), ema=0.3, steps=4)
-    weight = lambda tree: float(tree["shared"]["conv1"]["w"])  # noqa: E731
+    weight = lambda tree: float(tree["shared"]["conv1"]["w"])
     average = 2.0
     for number, state in enumerate(states[1:]):
         decay = min(0.3, (1 + number) / (10 + number))

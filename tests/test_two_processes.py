@@ -93,9 +93,8 @@ def test_two_processes_give_what_one_gives(one_process, tmp_path):
 
 def test_both_stop_at_the_same_step_and_go_on_by_pmap(one_process, tmp_path):
     """SIGTERM reaches one of them alone; pmap then ends what jit began."""
-    folder, expected = one_process
-    processes = start_two(folder, tmp_path, "--config.train.steps=100000",
-                          "--config.optimizer.schedule=constant")  # fmt: skip
+    folder, _ = one_process
+    processes = start_two(folder, tmp_path, "--config.train.steps=100000")
     log = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (log.exists() and len(log.read_text().splitlines()) >= 2):
@@ -110,11 +109,8 @@ def test_both_stop_at_the_same_step_and_go_on_by_pmap(one_process, tmp_path):
     reader.close()
     assert step >= small_run.lines(tmp_path)[-1]["step"]
     statuses, output = finish_two(
-        start_two(
-            folder, tmp_path, "--config.parallel=pmap", f"--config.train.steps={step + 2}",
-            "--config.optimizer.schedule=constant",
-        )
-    )  # fmt: skip
+        start_two(folder, tmp_path, "--config.parallel=pmap", f"--config.train.steps={step + 2}")
+    )
     assert statuses == [0, 0], output
     assert f"going on from step {step} " in output
     steps = [line["step"] for line in small_run.lines(tmp_path) if "train/loss" in line]

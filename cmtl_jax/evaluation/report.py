@@ -39,6 +39,11 @@ _DETAILS = (
     ("mean_count_true", "Mean true count", "people per picture"),
     ("mean_count_pred", "Mean predicted count", "people per picture"),
     ("num_images", "Pictures", "each counted once, whole"),
+    (
+        "brightness_regression_mae",
+        "MAE of brightness alone",
+        "linear regression of the count on a picture's mean grey and its deviation",
+    ),
     ("nae_num_images", "Pictures with people", "those NAE is taken over"),
 )
 _BASELINE = "best_constant_mae"

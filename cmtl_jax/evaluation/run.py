@@ -53,11 +53,12 @@ def evaluate_checkpoint(
     logging.info("evaluating step %d of %s on %s-%s", trained.step, source, data.name, split)
     evaluator = evaluate.Evaluator(trained.model, used, pictures, trained.groups, parallel)
     images = evaluator(trained.params, progress=parallel.process_index == 0)
+    seconds = time.monotonic() - began
     result = evaluate.aggregate(images).result()
-    result |= _baseline(data, images) | {
+    result |= _baselines(data, pictures, images) | {
         "checkpoint_step": trained.step,
         "programs_compiled": evaluator.traces,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(seconds, 1),
         "protocol": protocol(used, data, split, trained),
     }
     if parallel.process_index == 0:
@@ -75,8 +76,8 @@ def evaluate_checkpoint(
             curve=read_jsonl(workdir / "metrics.jsonl") or None,
         )
         logging.info(
-            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers), best constant answer "
-            "%.2f; see %s", data.name, split, result["num_images"], result["mae"], result["rmse"],
+            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
+            "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"], result["rmse"],
             result["best_constant_mae"], folder / "report.html",
         )  # fmt: skip
     parallel.barrier("evaluated")
@@ -113,10 +114,27 @@ def ids_sha256(pictures: Pictures) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-def _baseline(data: data_lib.Data, images: list[ImageMetrics]) -> dict[str, float]:
-    train = [entry.count for entry in data.splits["train"].index]
+def _baselines(
+    data: data_lib.Data, pictures: Pictures, images: list[ImageMetrics]
+) -> dict[str, float]:
+    """What answers without a network would get: the least that a count has to beat."""
     true = [image.count_true for image in images]
-    return {"best_constant_mae": metrics_lib.best_constant_mae(train or true, true)}
+    train = data.splits["train"]
+    if not len(train):
+        return {"best_constant_mae": metrics_lib.best_constant_mae(true, true)}
+    counts = [entry.count for entry in train.index]
+    regression = np.linalg.lstsq(_brightness(train), np.array(counts, np.float64), rcond=None)[0]
+    errors = _brightness(pictures) @ regression - true
+    return {
+        "best_constant_mae": metrics_lib.best_constant_mae(counts, true),
+        "brightness_regression_mae": float(np.abs(errors).mean()),
+    }
+
+
+def _brightness(pictures: Pictures) -> np.ndarray:
+    """A row (1, mean, standard deviation) of the grey levels of each picture."""
+    images = (pictures[i].image for i in range(len(pictures)))
+    return np.array([(1.0, image.mean(), image.std()) for image in images])
 
 
 def _triptychs(
