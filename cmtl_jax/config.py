@@ -32,7 +32,7 @@ def base() -> ml_collections.ConfigDict:
     d.fold = 0  # fold tested, 1..5, of a data set cut into folds
     d.val_fraction = 0.1  # of the training pictures, held out and stratified by count
     d.val_seed = 0  # which pictures are held out
-    d.cache_mib = 2048  # decoded pictures and maps kept in memory
+    d.cache_mib = 2048  # decoded pictures and maps kept in memory, for all splits, by each worker
     d.num_workers = 0  # processes that load data; 0: threads of this one
 
     m = c.density = ml_collections.ConfigDict()  # the rule of the precomputed density maps
@@ -50,7 +50,7 @@ def base() -> ml_collections.ConfigDict:
     p.mode = "fixed"  # fixed | quarter (paper: a quarter of each side, so 1/16 of the area)
     p.height = 128  # pixels, mode fixed; a smaller picture is taken whole
     p.width = 128
-    p.max_buckets = 4  # padded shapes of mode quarter
+    p.max_buckets = 8  # padded shapes of mode quarter
 
     a = c.augment = ml_collections.ConfigDict()
     a.flip = 0.5  # probability of a horizontal flip
@@ -87,7 +87,8 @@ def base() -> ml_collections.ConfigDict:
     o.b1 = 0.9  # the paper's momentum
     o.b2 = 0.999
     o.eps = 1e-8
-    o.grad_clip = 0.0  # norm gradients are clipped to; 0: off
+    o.head_factor = 0.1  # learning rate of the fully connected head, relative to the others'
+    o.grad_clip = 1.0  # norm gradients are clipped to; 0: off
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
 
     t = c.train = ml_collections.ConfigDict()
@@ -136,6 +137,8 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
                     "learning_rate": 1e-5,
                     "schedule": "constant",
                     "warmup_steps": 0,
+                    "head_factor": 1.0,
+                    "grad_clip": 0.0,
                     "ema": 0.0,
                 },
                 "train": {"batch_size": 1, "steps": 500_000, "eval_every": 5000},

@@ -126,13 +126,14 @@ def test_another_model_is_said(folder, uninterrupted, tmp_path):
 def test_initial_weights_of_another_run(folder, uninterrupted, tmp_path):
     """What is evaluated in the end are the weights trained, not those started from."""
     config = small_run.config(
-        folder, parallel="pmap", init_from=str(uninterrupted), train__steps=1
-    )  # fmt: skip  the warm-up's first step has a rate of 0
+        folder, parallel="pmap", init_from=str(uninterrupted), train__steps=1, seed=5
+    )
     assert train.train(config, tmp_path) == 0
     before, after = small_run.arrays(uninterrupted, 8), small_run.arrays(tmp_path, 1)
     for name in before:
         if name.startswith("params"):
-            np.testing.assert_allclose(before[name], after[name], atol=1e-6)
+            # One step of Adam moves no parameter by more than the rate.
+            np.testing.assert_allclose(before[name], after[name], atol=1.1e-3)
     assert small_run.metrics(tmp_path)["checkpoint_step"] == 1
     with pytest.raises(UserError, match="of another model"):
         other = small_run.config(folder, init_from=str(uninterrupted), model__up_maps=(16, 18))

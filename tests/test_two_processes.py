@@ -17,7 +17,8 @@ from cmtl_jax import checkpoints
 from cmtl_jax.evaluation import run as evaluation
 from cmtl_jax.parallel import Parallel
 
-# Crops of unlike sizes and no more than a batch of validation pictures to each process.
+# Half the time to compile; the steps are few.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 FLAGS = ("--config.model.name=single_stage", "--config.train.log_every=1")
 
 
@@ -27,7 +28,7 @@ def start_two(folder, workdir, *flags) -> list[subprocess.Popen]:
         port = free.getsockname()[1]
     return [
         small_run.start(
-            folder, workdir, *FLAGS, *flags,
+            folder, workdir, *FLAGS, *flags, XLA_FLAGS=XLA_FLAGS,
             CMTL_COORDINATOR=f"127.0.0.1:{port}", CMTL_NUM_PROCESSES=2, CMTL_PROCESS_ID=index,
         )
         for index in range(2)
@@ -48,7 +49,9 @@ def one_process(tmp_path_factory):
     """The same run by one process with one device."""
     folder = small_run.common(tmp_path_factory)
     workdir = tmp_path_factory.mktemp("one")
-    status, output = small_run.finish(small_run.start(folder, workdir, *FLAGS))
+    status, output = small_run.finish(
+        small_run.start(folder, workdir, *FLAGS, XLA_FLAGS=XLA_FLAGS)
+    )
     assert status == 0, output
     return folder, workdir
 
@@ -129,7 +132,7 @@ def test_the_launch_script_runs_both(one_process, tmp_path, kind):
     done = subprocess.run(
         ["bash", str(small_run.ROOT / "launch" / "processes.sh"), "2", *arguments],
         env=os.environ | {"CMTL_VENV": sys.prefix, "CMTL_PLATFORM": "cpu", "JAX_PLATFORMS": "cpu",
-                          "XLA_FLAGS": ""},
+                          "XLA_FLAGS": XLA_FLAGS},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

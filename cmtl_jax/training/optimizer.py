@@ -23,7 +23,15 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
         config: the `optimizer` part of the configuration.
         steps: of the whole training.
     """
-    adam = optax.adam(schedule(config, steps), b1=config.b1, b2=config.b2, eps=config.eps)
+    parts = [optax.adam(schedule(config, steps), b1=config.b1, b2=config.b2, eps=config.eps)]
     if config.grad_clip:
-        return optax.chain(optax.clip_by_global_norm(config.grad_clip), adam)
-    return adam
+        parts.insert(0, optax.clip_by_global_norm(config.grad_clip))
+    if config.head_factor != 1:
+        # The first fully connected layer reads 4096 positive features: where Adam moves all its
+        # weights one way, its output moves by thousands of times as much.
+        parts.append(optax.masked(optax.scale(config.head_factor), _is_head))
+    return optax.chain(*parts)
+
+
+def _is_head(params: dict) -> dict:
+    return {name: name == "head" for name in params}
