@@ -98,7 +98,7 @@ def base() -> ml_collections.ConfigDict:
     t.log_every = 20
     t.keep_latest = 2  # checkpoints, beside the best
     t.stop_on_dead = True  # end a run whose density output is dead; False: only warn
-    t.dead_patience = 3  # dead validations in a row before that
+    t.dead_patience = 3  # dead looks in a row before that, one each log_every steps
 
     e = c.eval = ml_collections.ConfigDict()
     e.split = "auto"  # auto (test where there is one, else val) | train | val | test

@@ -66,7 +66,7 @@ class Evaluator:
                     position = planned.positions[row]
                     measured = self._measure(position, output.density[i, :, :, 0], logits)
                     rows.append([position, *_to_row(measured)])
-        gathered = self._parallel.gather(np.array(rows, np.float64).reshape(len(rows), -1))
+        gathered = self._parallel.gather(np.array(rows, np.float64).reshape(-1, _ROW))
         if len(gathered) != len(self._pictures):
             raise RuntimeError(f"{len(gathered)} results for {len(self._pictures)} pictures")
         index = self._pictures.index
@@ -98,6 +98,10 @@ def aggregate(images: Iterable[ImageMetrics]) -> CountMetrics:
 _NUMBERS = [field.name for field in dataclasses.fields(ImageMetrics) if field.name != "id"]
 
 
+# Position, the numbers, and the levels of GAME in place of their tuple.
+_ROW = 1 + len(_NUMBERS) - 1 + len(metrics_lib.GAME_LEVELS)
+
+
 def _to_row(image: ImageMetrics) -> list[float]:
     """Numbers of a picture in a flat row; None becomes nan."""
     values = [getattr(image, name) for name in _NUMBERS]
@@ -109,8 +113,8 @@ def _from_row(id_: str, row: np.ndarray) -> ImageMetrics:
     values, numbers = {}, list(map(float, row))
     for name in _NUMBERS:
         if name == "game":
-            values[name] = tuple(numbers[:4])
-            del numbers[:4]
+            values[name] = tuple(numbers[: len(metrics_lib.GAME_LEVELS)])
+            del numbers[: len(metrics_lib.GAME_LEVELS)]
         else:
             values[name] = numbers.pop(0)
     for name in ("group_true", "group_pred"):
