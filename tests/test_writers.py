@@ -3,7 +3,8 @@
 import json
 import math
 
-from cmtl_jax.training.writers import MetricsWriter, NoWriter, read_jsonl
+from cmtl_jax.training.writers import MetricsWriter, NoWriter
+from cmtl_jax.work_folder import read_jsonl
 
 
 def test_lines_hold_the_step_and_the_values(tmp_path):

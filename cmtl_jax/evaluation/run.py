@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from cmtl_jax import metrics as metrics_lib
-from cmtl_jax import trained_model
+from cmtl_jax import trained_model, work_folder
 from cmtl_jax.evaluation import evaluate, report
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
@@ -18,7 +18,6 @@ from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.trained_model import TrainedModel
-from cmtl_jax.training.writers import read_jsonl
 
 
 def evaluate_checkpoint(
@@ -41,6 +40,8 @@ def evaluate_checkpoint(
     """
     parallel = parallel or Parallel()
     began = time.monotonic()
+    if config.init_from:
+        work_folder.make(workdir)
     source = config.init_from or workdir
     trained = trained_model.restore(
         source, parallel, "best" if config.init_from else config.eval.checkpoint
@@ -73,7 +74,7 @@ def evaluate_checkpoint(
             protocol=result["protocol"],
             images=images,
             triptychs=_triptychs(used, trained, pictures, images),
-            curve=read_jsonl(workdir / "metrics.jsonl") or None,
+            curve=work_folder.read_jsonl(workdir / "metrics.jsonl") or None,
         )
         logging.info(
             "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from cmtl_jax import checkpoints as checkpoints_lib
-from cmtl_jax import trained_model
+from cmtl_jax import trained_model, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, run
 from cmtl_jax.input_pipeline import data as data_lib
@@ -47,7 +47,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             f"config.train.batch_size={config.train.batch_size} does not divide over "
             f"{parallel.num_devices} devices; use a multiple of {parallel.num_devices}"
         )
-    make_workdir(workdir)
+    work_folder.make(workdir)
     data = data_lib.load(config)
     checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
     try:
@@ -59,24 +59,6 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         trained.init_from = ""  # the weights of workdir, not those it started from
         run.evaluate_checkpoint(trained, workdir, parallel=parallel, data=data)
     return status
-
-
-def make_workdir(workdir: pathlib.Path) -> None:
-    """Makes the work folder.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".write_test_{os.getpid()}"
-        probe.write_bytes(b"0" * 65536)
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write in the work folder {workdir}: {error.strerror or error}; "
-            "choose another with --workdir or make room"
-        ) from error
 
 
 class _Run:

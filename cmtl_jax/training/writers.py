@@ -9,16 +9,7 @@ from collections.abc import Mapping
 
 import tensorboardX
 
-
-def read_jsonl(path: pathlib.Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
+from cmtl_jax.work_folder import read_jsonl
 
 
 class MetricsWriter:

@@ -1,0 +1,36 @@
+"""The work folder of a run."""
+
+import json
+import os
+import pathlib
+
+from cmtl_jax.errors import UserError
+
+
+def make(workdir: pathlib.Path) -> None:
+    """Makes the work folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write_test_{os.getpid()}"
+        probe.write_bytes(b"0" * 65536)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write in the work folder {workdir}: {error.strerror or error}; "
+            "choose another with --workdir or make room"
+        ) from error
+
+
+def read_jsonl(path: pathlib.Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
