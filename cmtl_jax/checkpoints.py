@@ -1,8 +1,8 @@
 """Checkpoints (Orbax): the latest and the best, saved while training goes on, restored anywhere.
 
-A checkpoint has three items: `params`, the weights that evaluation uses; `train`, what only training
-needs beside them; `about`, JSON: config, count groups, data set. Any number of devices and processes
-restores what any other saved.
+A checkpoint has three items: `params`, the weights that evaluation uses; `train`, what only
+training needs beside them; `about`, JSON: config, count groups, data set. Any number of devices and
+processes restores what any other saved.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Checkpoints:
         """
         self.folder = pathlib.Path(workdir).absolute() / FOLDER
         if read_only and not self.folder.is_dir():
-            raise UserError(f"no checkpoints in {workdir}; train there first or name another folder")
+            raise UserError(f"no checkpoints in {workdir}; train there first or name another")
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep_latest),

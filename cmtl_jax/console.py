@@ -1,4 +1,4 @@
-"""What people see of a run: log lines and errors on standard error, no other libraries' commentary."""
+"""What people see of a run on standard error: log lines and errors of this project alone."""
 
 import ast
 import contextlib

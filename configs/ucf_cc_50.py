@@ -3,7 +3,8 @@
     python -m cmtl_jax.main --config=configs/ucf_cc_50.py[:PRESET] --config.dataset.fold=1
 
 Folds are the pictures 1-10, 11-20, ... (the most common reproducible choice); random folds:
---config.dataset.options.folds=random_7. Raw data: $CMTL_DATA_DIR/UCF_CC_50 (default data/UCF_CC_50).
+--config.dataset.options.folds=random_7. Raw data: $CMTL_DATA_DIR/UCF_CC_50 (default
+data/UCF_CC_50).
 """
 
 from cmtl_jax import config as base_config

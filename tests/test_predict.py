@@ -90,7 +90,8 @@ def test_json_is_one_object_a_line(main, counter, folder):
     assert (status, err) == (0, "")
     found = [json.loads(line) for line in out.splitlines()]
     assert [one["path"] for one in found] == [str(folder / "b.png"), str(folder / "a.JPG")]
-    assert found[0] == {"path": found[0]["path"], "count": round(counter(folder / "b.png").count, 3)}
+    count = round(counter(folder / "b.png").count, 3)
+    assert found[0] == {"path": found[0]["path"], "count": count}
 
 
 def test_out_writes_maps_overlays_and_counts(main, counter, folder, tmp_path):

@@ -78,8 +78,8 @@ def evaluate_checkpoint(
         )
         logging.info(
             "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
-            "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"], result["rmse"],
-            result["best_constant_mae"], folder / "report.html",
+            "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"],
+            result["rmse"], result["best_constant_mae"], folder / "report.html",
         )  # fmt: skip
     parallel.barrier("evaluated")
     return result

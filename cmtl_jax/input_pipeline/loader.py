@@ -1,4 +1,4 @@
-"""Streams of batches (Grain): planned, loaded by threads or processes, a pure function of the step."""
+"""Streams of batches (Grain): planned, loaded ahead, a pure function of the step."""
 
 import dataclasses
 from collections.abc import Iterator

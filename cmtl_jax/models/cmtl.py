@@ -37,7 +37,7 @@ class Architecture:
         prior_pool: 'adaptive_max' (authors' code: 32x32 cells, then a 1x1 convolution to 4 maps) or
             'spp' (paper: spatial pyramid pooling).
         spp_levels: cells a side of each pyramid level; the paper gives none.
-        up_maps: maps of the two fractionally strided convolutions: (16, 8) released, (16, 18) paper.
+        up_maps: of the fractionally strided convolutions: (16, 8) released, (16, 18) paper.
         logit_activation: 'none', or 'prelu' (paper and authors' code: PReLU after every layer).
         dropout: rate after the first two fully connected layers (authors' code: 0.5; paper: none).
         output_activation: 'relu' or 'softplus' behind the last convolution.

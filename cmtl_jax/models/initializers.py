@@ -3,8 +3,8 @@
 The authors' N(0, 0.01) with a ReLU behind the last convolution leaves about half of all seeds dead:
 the density is 0 everywhere and so is its gradient, for ever. Ours keeps the variance of the signal
 through PReLU layers (He et al., 2015) and starts the last layer with small positive weights and a
-small positive bias: the first density is positive and of the size that crowds have. A larger one would
-have to be unlearned first, at the cost of the random features below.
+small positive bias: the first density is positive and of the size that crowds have. A larger one
+would have to be unlearned first, at the cost of the random features below.
 """
 
 import dataclasses

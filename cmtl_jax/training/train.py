@@ -116,7 +116,8 @@ class _Run:
         )
         logging.info(
             "training from step %d to %d on %d device(s) by %s, %s",
-            start, c.train.steps, self.parallel.num_devices, c.parallel, self.parallel.devices[0].device_kind,
+            start, c.train.steps, self.parallel.num_devices, c.parallel,
+            self.parallel.devices[0].device_kind,
         )  # fmt: skip
         self.progress = Progress(
             start=start, steps=c.train.steps, batch_size=c.train.batch_size, unlogged=unlogged
