@@ -80,6 +80,8 @@ class Checkpoints:
                     best_fn=lambda metrics: metrics[METRIC],
                     best_mode="min",
                     read_only=read_only,
+                    create=not read_only,
+                    save_interval_steps=0 if read_only else 1,
                     cleanup_tmp_directories=not read_only,
                 ),
                 item_handlers={

@@ -81,7 +81,7 @@ def base() -> ml_collections.ConfigDict:
     s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
 
     o = c.optimizer = ml_collections.ConfigDict()  # Adam
-    o.learning_rate = 1e-3
+    o.learning_rate = 2e-3
     o.schedule = "cosine"  # constant | cosine (to zero at the last step)
     o.warmup_steps = 100
     o.b1 = 0.9  # the paper's momentum
@@ -92,7 +92,7 @@ def base() -> ml_collections.ConfigDict:
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
 
     t = c.train = ml_collections.ConfigDict()
-    t.batch_size = 24  # crops a step, over all devices
+    t.batch_size = 8  # crops a step, over all devices
     t.steps = 20_000
     t.eval_every = 500  # steps; a checkpoint is saved with each validation
     t.log_every = 20
