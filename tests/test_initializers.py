@@ -18,7 +18,7 @@ from cmtl_jax.models import registry
 from cmtl_jax.training import state as state_lib
 from cmtl_jax.training import steps as steps_lib
 
-SIDE = 64
+SIDE = 32
 
 
 def crops(shared, number):
@@ -35,14 +35,14 @@ def crops(shared, number):
 def drawn_crops(number):
     """The same of drawn crowds, for machines without the research data."""
     return np.stack(
-        [scenes.render_scene(i, 192, 192).picture[64:128, 64:128, 1:2] for i in range(number)]
+        [scenes.render_scene(i, 96, 96).picture[32:64, 32:64, 1:2] for i in range(number)]
     )
 
 
 def batch_of(grey, mean, std):
     number = len(grey)
     density = np.zeros((number, SIDE, SIDE, 1), np.float32)
-    density[:, 20:40, 10:50] = 0.005
+    density[:, 8:20, 6:26] = 0.005
     return Batch(
         image=normalise(grey, mean, std),
         density=density,

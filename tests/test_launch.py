@@ -222,6 +222,8 @@ def start_processes(
     launcher = subprocess.Popen(
         ["bash", LAUNCH / "processes.sh", str(count), "--config=x", "a b"],
         env=environment, text=True, stderr=subprocess.PIPE,
+        # Where the tests themselves run in the background, a shell ignores SIGINT from birth.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 20
     while any(not (out / str(i)).exists() for i in range(count)):

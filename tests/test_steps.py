@@ -148,5 +148,16 @@ def test_gradient_clipping():
     o = base_config.base().optimizer
     o.update(grad_clip=1.0, warmup_steps=0, schedule="constant", eps=1.0, learning_rate=1.0)
     tx = optimizer.build(o, 10)
-    updates, _ = tx.update(jnp.float32(100.0), tx.init(jnp.float32(0)))
-    np.testing.assert_allclose(updates, -0.5, rtol=1e-5)  # Adam: g / (|g| + eps) with g = 1
+    updates, _ = tx.update({"x": jnp.float32(100.0)}, tx.init({"x": jnp.float32(0)}))
+    np.testing.assert_allclose(updates["x"], -0.5, rtol=1e-5)  # Adam: g / (|g| + eps) with g = 1
+
+
+def test_the_head_learns_more_slowly():
+    o = base_config.base().optimizer
+    o.update(grad_clip=0.0, warmup_steps=0, schedule="constant", learning_rate=1.0, head_factor=0.1)
+    tx = optimizer.build(o, 10)
+    params = {"shared": {"w": jnp.float32(0)}, "head": {"fc1": jnp.float32(0)}}
+    gradient = {"shared": {"w": jnp.float32(3)}, "head": {"fc1": jnp.float32(3)}}
+    updates, _ = tx.update(gradient, tx.init(params))
+    np.testing.assert_allclose(updates["shared"]["w"], -1.0, rtol=1e-5)
+    np.testing.assert_allclose(updates["head"]["fc1"], -0.1, rtol=1e-5)
