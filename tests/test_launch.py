@@ -5,6 +5,7 @@ import pathlib
 import signal
 import stat
 import subprocess
+import sys
 import time
 import tomllib
 
@@ -215,15 +216,24 @@ def test_local_runs_from_the_root_with_its_arguments(
     assert lines[3] == "".join(f"[{argument}]" for argument in arguments)
 
 
+# Where the tests themselves run in the background, a shell would ignore SIGINT from birth.
+_LISTENING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 def start_processes(
     count: int, environment: dict[str, str], out: pathlib.Path
 ) -> subprocess.Popen[str]:
     """Starts processes.sh and returns once every process has begun."""
     launcher = subprocess.Popen(
-        ["bash", LAUNCH / "processes.sh", str(count), "--config=x", "a b"],
+        [
+            sys.executable, "-c", _LISTENING,
+            "bash", LAUNCH / "processes.sh", str(count), "--config=x", "a b",
+        ],
         env=environment, text=True, stderr=subprocess.PIPE,
-        # Where the tests themselves run in the background, a shell ignores SIGINT from birth.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 20
     while any(not (out / str(i)).exists() for i in range(count)):
