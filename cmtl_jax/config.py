@@ -81,13 +81,13 @@ def base() -> ml_collections.ConfigDict:
     s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
 
     o = c.optimizer = ml_collections.ConfigDict()  # Adam
-    o.learning_rate = 2e-3
+    o.learning_rate = 1e-3
     o.schedule = "cosine"  # constant | cosine (to zero at the last step)
     o.warmup_steps = 100
     o.b1 = 0.9  # the paper's momentum
     o.b2 = 0.999
     o.eps = 1e-8
-    o.head_factor = 0.1  # learning rate of the fully connected head, relative to the others'
+    o.head_factor = 0.01  # learning rate of the fully connected head, relative to the others'
     o.grad_clip = 1.0  # norm gradients are clipped to; 0: off
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
 

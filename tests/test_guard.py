@@ -17,30 +17,38 @@ from cmtl_jax.training.guard import DeadOutputGuard
 
 def test_ends_a_run_after_so_many_dead_looks_in_a_row():
     guard = DeadOutputGuard(patience=2, stop=True)
-    guard.look(1, 0.0, 0.0, 1.0)
-    guard.look(2, 0.01, 2e-4, 1.0)  # alive again
-    guard.look(3, 0.0, 0.0, 1.0)
+    guard.look(1, 0.0, 0.0, 1.0, 0.01)
+    guard.look(2, 0.01, 2e-4, 1.0, 0.01)  # alive again
+    guard.look(3, 0.0, 0.0, 1.0, 0.01)
     with pytest.raises(UserError, match="dead at step 4.*seed.*init=he"):
-        guard.look(4, 0.0, 0.0, 1.0)
+        guard.look(4, 0.0, 0.0, 1.0, 0.01)
 
 
 def test_no_gradient_is_dead_too():
     with pytest.raises(UserError, match="without gradient"):
-        DeadOutputGuard(patience=1, stop=True).look(1, 0.01, 2e-4, 0.0)
+        DeadOutputGuard(patience=1, stop=True).look(1, 0.01, 2e-4, 0.0, 0.01)
+
+
+def test_a_density_that_vanished_is_dead_though_not_exactly_0():
+    guard = DeadOutputGuard(patience=1, stop=True)
+    guard.look(1, 0.001, 1e-5, 1.0, 0.01)  # low, but alive
+    guard.look(2, 1e-8, 3e-12, 1.0, 0.0)  # a batch without people
+    with pytest.raises(UserError, match="dead at step 3: it is 0 everywhere"):
+        guard.look(3, 1e-8, 3e-12, 1.0, 0.01)
 
 
 def test_only_warns_if_asked(caplog):
     with caplog.at_level(logging.WARNING):
-        DeadOutputGuard(patience=1, stop=False).look(1, 0.0, 0.0, 0.0)
+        DeadOutputGuard(patience=1, stop=False).look(1, 0.0, 0.0, 0.0, 0.01)
     assert "dead at step 1" in caplog.text
 
 
 def test_warns_of_a_constant_output(caplog):
     guard = DeadOutputGuard(patience=1, stop=True)
     with caplog.at_level(logging.WARNING):
-        guard.look(1, 0.01, 2e-4, 1.0)  # deviation 0.01, as large as the mean
+        guard.look(1, 0.01, 2e-4, 1.0, 0.01)  # deviation 0.01, as large as the mean
         assert not caplog.records
-        guard.look(2, 0.01, 0.01**2 * (1 + 1e-6), 1.0)  # rounding of float32 sums
+        guard.look(2, 0.01, 0.01**2 * (1 + 1e-6), 1.0, 0.01)  # rounding of float32 sums
     assert "constant at step 2" in caplog.text
 
 

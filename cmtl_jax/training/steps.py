@@ -128,6 +128,7 @@ def _measure(output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
     measured = {
         "count_error": SumCount(jnp.abs(count - weight * batch.count).sum(), examples),
         "density": SumCount(density.sum(), pixels),
+        "density_true": SumCount((weight[:, None, None, None] * batch.density).sum(), pixels),
         "density_square": SumCount(jnp.square(density).sum(), pixels),
     }
     if output.group_logits is not None:

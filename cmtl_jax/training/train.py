@@ -229,6 +229,7 @@ class _Run:
             summary["density"],
             summary["density_square"],
             summary["first_layer_grad_norm"],
+            summary["density_true"],
         )
 
 
