@@ -240,8 +240,8 @@ class Checkpoints:
     def restore_latest(self, params: PyTree, train: PyTree) -> Restored | None:
         """The newest checkpoint that can be read; None where there is none at all.
 
-        One that a crash left damaged is passed over, and removed once an older one was read: Orbax
-        saves no step before it.
+        One that a crash left damaged is passed over, and put aside as `damaged_checkpoint_<step>`
+        in the work folder once an older one was read: Orbax saves no step before it.
 
         Raises:
             UserError: all are damaged, or one is of another model or optimizer.
@@ -256,20 +256,22 @@ class Checkpoints:
             for error in damaged:
                 logging.warning("%s; going on from step %d", error, step)
             if damaged:
-                self._remove([error.step for error in damaged])
+                self._put_aside([error.step for error in damaged])
             return restored
         if damaged:
             raise damaged[0]
         return None
 
-    def _remove(self, steps: list[int]) -> None:
+    def _put_aside(self, steps: list[int]) -> None:
         _barrier("tried")  # every process has read what it could
         try:
             for step in steps if jax.process_index() == 0 else ():
-                shutil.rmtree(self.folder / str(step))
+                aside = self.folder.parent / f"damaged_checkpoint_{step}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(step)).rename(aside)
         except OSError as error:
             raise UserError(
-                f"the damaged checkpoint {step} in {self.folder} cannot be removed: {error}"
+                f"the damaged checkpoint {step} in {self.folder} cannot be put aside: {error}"
             ) from error
         _barrier("removed")
         self._manager.reload()

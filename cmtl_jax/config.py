@@ -193,7 +193,8 @@ _AT_LEAST_ONE = (
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "augment.noise_level",
-    "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip", "eval.triptychs",
+    "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip", "optimizer.head_factor",
+    "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (

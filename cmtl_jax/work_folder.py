@@ -1,8 +1,8 @@
 """The work folder of a run."""
 
 import json
-import os
 import pathlib
+import tempfile
 
 from cmtl_jax.errors import UserError
 
@@ -15,9 +15,9 @@ def make(workdir: pathlib.Path) -> None:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".write_test_{os.getpid()}"
-        probe.write_bytes(b"0" * 65536)
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=workdir, prefix=".write_test_") as probe:
+            probe.write(b"0" * 65536)
+            probe.flush()
     except OSError as error:
         raise UserError(
             f"cannot write in the work folder {workdir}: {error.strerror or error}; "

@@ -239,10 +239,10 @@ def prepare(
     stored = _read_metadata(directory)
     try:
         found = builder.find(raw_dir)
-    except UserError:
+    except UserError as error:
         if stored is None:
             raise
-        logging.info("%s: raw files not found, using what is prepared in %s", name, directory)
+        logging.warning("%s; using what is prepared in %s", error, directory)
         found = Found({}, [])
     if stored is None or not _is_current(builder, stored, found):
         stored = _prepare_locked(cls, config, tfds_dir, directory, found, raw_dir)

@@ -9,8 +9,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from cmtl_jax import checkpoints, trained_model, work_folder
 from cmtl_jax import metrics as metrics_lib
-from cmtl_jax import trained_model, work_folder
 from cmtl_jax.evaluation import evaluate, report
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
@@ -63,7 +63,10 @@ def evaluate_checkpoint(
         "protocol": protocol(used, data, split, trained),
     }
     if parallel.process_index == 0:
-        folder = workdir / "eval" / f"{data.name}-{split}"
+        # Results of other weights never replace those of the run that lives here.
+        own = (workdir / checkpoints.FOLDER).exists()
+        other = f"-from-{pathlib.Path(config.init_from).name}" if config.init_from and own else ""
+        folder = workdir / "eval" / f"{data.name}-{split}{other}"
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
         report.write_per_image_csv(folder / "per_image.csv", images)
@@ -74,7 +77,7 @@ def evaluate_checkpoint(
             protocol=result["protocol"],
             images=images,
             triptychs=_triptychs(used, trained, pictures, images),
-            curve=work_folder.read_jsonl(workdir / "metrics.jsonl") or None,
+            curve=work_folder.read_jsonl(pathlib.Path(source) / "metrics.jsonl") or None,
         )
         logging.info(
             "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
@@ -89,7 +92,15 @@ def protocol(
     config: ml_collections.ConfigDict, data: data_lib.Data, split: str, trained: TrainedModel
 ) -> dict[str, str]:
     """All that a number needs beside it to be comparable."""
-    picked = trained.config.eval.checkpoint if config.init_from else config.eval.checkpoint
+    picked = "best" if config.init_from else config.eval.checkpoint
+    if picked == "best" and trained.config.dataset.val_fraction:
+        picked = (
+            "best MAE on whole held-out training pictures "
+            f"({trained.config.dataset.val_fraction:.0%}, stratified by count, seed "
+            f"{trained.config.dataset.val_seed})"
+        )
+    elif picked != "latest":
+        picked = f"step {trained.step}"
     return {
         "data set": data.name,
         "split": split,
@@ -99,9 +110,9 @@ def protocol(
         f"{config.density.sigma:g}, border {config.density.border}",
         "map quality": metrics_lib.MAP_QUALITY_CONVENTION,
         "weights": trained.source,
-        "selection": f"{picked}, by MAE on whole held-out training pictures "
-        f"({trained.config.dataset.val_fraction:.0%}, stratified by count, seed "
-        f"{trained.config.dataset.val_seed})",
+        "selection": picked,
+        "count groups": f"edges of binning {trained.config.groups.binning} from the counts of "
+        "training crops; a whole picture's group is that of its whole count, mostly the last",
         "trained on": f"{trained.about['data']}, preset {trained.config.preset}, model "
         f"{trained.config.model.name}, seed {trained.config.seed}",
         "training pictures sha256": trained.about["train_ids_sha256"],

@@ -117,6 +117,7 @@ def training_stream(
     train: Pictures,
     groups: count_groups.CountGroups,
     *,
+    rows: int | None = None,
     start: int,
     shard: Shard,
 ) -> Iterator[Batch]:
@@ -138,7 +139,7 @@ def training_stream(
     loader = TrainingLoader(
         train,
         groups,
-        config.train.batch_size,
+        rows or config.train.batch_size,
         config.input.mean,
         config.input.std,
         shard,

@@ -30,7 +30,7 @@ class Count:
     Attributes:
         count: people.
         density: float32 [H, W], people per pixel, at the picture's size.
-        picture: uint8 [H, W, C], as the network saw it.
+        picture: uint8 [H, W] or [H, W, 3], as the network saw it.
         weights: name or folder of the weights.
     """
 

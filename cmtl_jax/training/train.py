@@ -20,7 +20,7 @@ from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.parallel import Parallel
-from cmtl_jax.training import loop, optimizer
+from cmtl_jax.training import continuation, loop, optimizer
 from cmtl_jax.training import state as state_lib
 from cmtl_jax.training import steps as steps_lib
 from cmtl_jax.training.guard import DeadOutputGuard
@@ -42,11 +42,6 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         UserError: bad input, or a dead density output.
     """
     parallel = Parallel(config.parallel)
-    if config.train.batch_size % parallel.num_devices:
-        raise UserError(
-            f"config.train.batch_size={config.train.batch_size} does not divide over "
-            f"{parallel.num_devices} devices; use a multiple of {parallel.num_devices}"
-        )
     work_folder.make(workdir)
     data = data_lib.load(config)
     checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
@@ -99,7 +94,12 @@ class _Run:
                 self.model, c, self.data.pictures("val"), self.groups, self.parallel
             )
         batches = data_lib.training_stream(
-            c, pictures, self.groups, start=start, shard=self.shard
+            c,
+            pictures,
+            self.groups,
+            rows=self.parallel.round_up(c.train.batch_size),
+            start=start,
+            shard=self.shard,
         )
         step = steps_lib.make_train_step(
             self.model,
@@ -157,8 +157,9 @@ class _Run:
         )
         restored = self.checkpoints.restore_latest(params, train)
         if restored is not None:
-            logging.info("going on from step %d in %s", restored.step, self.workdir)
             groups = CountGroups.from_json(restored.about["groups"])
+            continuation.check(restored.about, describe(c, self.data, groups), self.workdir)
+            logging.info("going on from step %d in %s", restored.step, self.workdir)
             state = TrainState.from_saved(restored.params, restored.train)
             return state, groups, restored.about.get("unlogged", [])
         state = self.parallel.initialise(fresh)
