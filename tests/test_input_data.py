@@ -155,6 +155,10 @@ def test_synthetic_data_from_config_to_batches(config):
     assert len(late) == 1
     assert np.array_equal(late[0].image, batches[29].image)
 
+    (filled,) = data_lib.training_stream(config, train, groups, rows=6, start=29, shard=shard)
+    assert filled.weight.tolist() == [1, 1, 1, 1, 0, 0]
+    assert np.array_equal(filled.image[:4], batches[29].image)
+
     val = data.pictures("val")
     seen = {}
     for planned, batch in data_lib.evaluation_stream(

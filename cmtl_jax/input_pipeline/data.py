@@ -124,7 +124,8 @@ def training_stream(
     """This process's part of the training batches number `start` to config.train.steps - 1.
 
     A batch depends on the config, the pictures and its number alone. H and W are one shape for
-    crops of fixed size, at most config.crop.max_buckets shapes for others.
+    crops of fixed size, at most config.crop.max_buckets shapes for others. With more rows than
+    config.train.batch_size, the rest of the global batch are fillers.
     """
     rule = crop_rule(config)
     sizes = [rule.size(entry.height, entry.width) for entry in train.index]
