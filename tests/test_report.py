@@ -202,18 +202,6 @@ def test_json(tmp_path):
     }
 
 
-def test_select_examples():
-    images = _images(30)
-    chosen = report.select_examples(images, 4)
-    errors = sorted(abs(image.error) for image in images)
-    assert [abs(i.error) for i in chosen["worst"]] == errors[::-1][:4]
-    assert [abs(i.error) for i in chosen["best"]] == errors[:4]
-    middle = [errors.index(abs(i.error)) for i in chosen["typical"]]
-    assert len(middle) == 4 and all(11 <= i <= 18 for i in middle)
-    for num in range(13):
-        names = [i.id for part in report.select_examples(images[:num], 4).values() for i in part]
-        assert len(names) == len(set(names)) == num
-
 
 @pytest.mark.parametrize("plot", [plots.scatter, plots.density_errors, plots.error_histogram])
 @pytest.mark.parametrize("counts", [(5, 9), (0, 3), (0, 5000), (50, 900)])

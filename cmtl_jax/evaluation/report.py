@@ -74,21 +74,6 @@ class Triptych:
     note: str = ""
 
 
-def select_examples(images: Sequence[ImageMetrics], num: int = 4) -> dict[str, list[ImageMetrics]]:
-    """Pictures worth looking at, none twice.
-
-    Returns:
-      Up to `num` each of "worst" (largest absolute error first), "typical" (around the median
-      absolute error) and "best" (smallest absolute error first).
-    """
-    ranked = sorted(images, key=lambda image: (-_finite_or(abs(image.error), math.inf), image.id))
-    worst, rest = ranked[:num], ranked[num:]
-    best = rest[max(0, len(rest) - num) :][::-1]
-    rest = rest[: len(rest) - len(best)]
-    first = max(0, min(len(rest) - num, len(ranked) // 2 - num - num // 2))
-    return {"worst": worst, "typical": rest[first : first + num], "best": best}
-
-
 def write_report(
     path: str | os.PathLike,
     *,
