@@ -71,7 +71,7 @@ def base() -> ml_collections.ConfigDict:
     n.logit_activation = "none"
     n.dropout = 0.5
     n.output_activation = "relu"
-    n.init = "he"
+    n.init = "whitened"
     n.dtype = "float32"
 
     s = c.loss = ml_collections.ConfigDict()  # density loss + weight * group loss
@@ -177,7 +177,7 @@ _CHOICES = {
     "model.prior_pool": ("adaptive_max", "spp"),
     "model.logit_activation": ("none", "prelu"),
     "model.output_activation": ("relu", "softplus"),
-    "model.init": ("he", "released"),
+    "model.init": ("whitened", "he", "released"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.group_loss": ("softmax_ce", "softmax_bce", "sigmoid_bce"),
     "loss.density_reduction": ("mean", "sum"),

@@ -61,6 +61,10 @@ class Parallel:
             compiler_options=options if cpu else None,
         )()
 
+    def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """The result of a function of arguments that are the same everywhere, replicated."""
+        return jax.jit(function, out_shardings=self.replicated)(*arguments)
+
     def replicate(self, tree: PyTree) -> PyTree:
         """Host arrays, the same in every process, or a step's state -> replicated global arrays."""
         local = set(self._local_devices)

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Iterator
 
 import ml_collections
+import numpy as np
 
 from cmtl_jax import config as base_config
 from cmtl_jax.datasets import density_map, prepare
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, count_groups, holdout
-from cmtl_jax.input_pipeline.batch import Batch
-from cmtl_jax.input_pipeline.crops import Augmentation, CropRule
+from cmtl_jax.input_pipeline.batch import Batch, collate
+from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, random_crop
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
@@ -110,6 +111,24 @@ def fit_groups(config: ml_collections.ConfigDict, train: Pictures) -> count_grou
     )
     g = config.groups
     return count_groups.fit(counts, g.number, g.binning, g.class_weights)
+
+
+def sample_crops(config: ml_collections.ConfigDict, train: Pictures, number: int) -> Batch:
+    """Random crops of so many pictures, without augmentation, in one batch of one shape."""
+    rule = crop_rule(config)
+    rng = np.random.default_rng([config.seed, 1])
+    positions = rng.permutation(len(train))[:number]
+    crops = [random_crop(train[i], rule, rng) for i in positions.tolist()]
+    sizes = [crop.image.shape[:2] for crop in crops]
+    return collate(
+        crops,
+        [0] * len(crops),
+        buckets.choose(sizes, 1).shapes[0],
+        len(crops),
+        mean=config.input.mean,
+        std=config.input.std,
+        channels=train.channels,
+    )
 
 
 def training_stream(

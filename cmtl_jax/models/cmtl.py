@@ -42,7 +42,8 @@ class Architecture:
         dropout: rate after the first two fully connected layers (authors' code: 0.5; paper: none).
         output_activation: 'relu' or 'softplus' behind the last convolution.
         density_scale: the network's raw output per person and pixel; density is divided by it.
-        init: 'he' (ours, alive by construction) or 'released' (N(0, 0.01)).
+        init: 'he' (ours, alive by construction), 'whitened' (the same, to be fitted to pictures by
+            whitening.fit) or 'released' (N(0, 0.01)).
         dtype: type of the computation; parameters and outputs stay float32.
     """
 

@@ -85,4 +85,5 @@ def released() -> Initializers:
     )
 
 
-BY_NAME = {"he": he, "released": released}
+# Whitened parameters are drawn like he's, then fitted to pictures: see whitening.py.
+BY_NAME = {"he": he, "whitened": he, "released": released}

@@ -1,5 +1,6 @@
 """Training: puts data, model, optimizer, loop and checkpoints together."""
 
+import functools
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.models import whitening
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import continuation, loop, optimizer
 from cmtl_jax.training import state as state_lib
@@ -28,6 +30,8 @@ from cmtl_jax.training.progress import Progress, duration
 from cmtl_jax.training.state import TrainState
 from cmtl_jax.training.stopping import StopRequest
 from cmtl_jax.training.writers import MetricsWriter, NoWriter
+
+_WHITENING_CROPS = 32  # that the first parameters are fitted to
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -163,8 +167,16 @@ class _Run:
             state = TrainState.from_saved(restored.params, restored.train)
             return state, groups, restored.about.get("unlogged", [])
         state = self.parallel.initialise(fresh)
+        weights = None
         if c.init_from:
             weights = self._initial_weights()
+        elif c.model.init == "whitened":
+            sample = data_lib.sample_crops(c, pictures, _WHITENING_CROPS)
+            weights = self.parallel.once(
+                functools.partial(whitening.fit, self.model),
+                state.params, sample.image, sample.size, sample.density,
+            )  # fmt: skip
+        if weights is not None:
             state = state.replace(
                 params=weights,
                 ema=None if state.ema is None else jax.tree.map(lambda x: x.copy(), weights),
