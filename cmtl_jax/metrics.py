@@ -200,8 +200,7 @@ def _block_sums(a: np.ndarray) -> np.ndarray:
 class CountMetrics:
     """Sums over pictures, each a (sum, count) pair in float64, from which the metrics follow.
 
-    Parts of a data set can be added up in any order and on any number of processes: adding the
-    vectors of `to_vector` is the same as `merge`.
+    Parts of a data set can be added up in any order.
     """
 
     sums: np.ndarray
@@ -239,23 +238,6 @@ class CountMetrics:
     def merge(self, other: "CountMetrics") -> "CountMetrics":
         """Returns the sums over the pictures of both."""
         return CountMetrics(self.sums + other.sums, self.counts + other.counts)
-
-    def to_vector(self) -> np.ndarray:
-        """Flat float64 vector; vectors of several processes may be added."""
-        return np.concatenate([self.sums, self.counts])
-
-    @classmethod
-    def from_vector(cls, vector: np.ndarray) -> "CountMetrics":
-        """Inverse of `to_vector`.
-
-        Raises:
-          ValueError: The vector has another length.
-        """
-        vector = np.asarray(vector, np.float64)
-        if vector.shape != (2 * len(_QUANTITIES),):
-            raise ValueError(f"expected shape {(2 * len(_QUANTITIES),)}, got {vector.shape}")
-        sums, counts = np.split(vector, 2)
-        return cls(sums.copy(), counts.copy())
 
     def result(self) -> dict[str, float | int]:
         """The metrics; NaN for each that no picture contributed to.

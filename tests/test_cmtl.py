@@ -96,19 +96,25 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize(
-    ("pool", "dtype", "tolerance", "gradient_tolerance"),
+    ("pool", "fusion", "dtype", "tolerance", "gradient_tolerance"),
     [
-        ("adaptive_max", "float64", 1e-10, 1e-10),
-        ("adaptive_max", "float32", 1e-5, 5e-5),
-        pytest.param("spp", "float64", 1e-10, 1e-10, marks=pytest.mark.slow),
-        pytest.param("spp", "float32", 1e-5, 5e-5, marks=pytest.mark.slow),
+        ("adaptive_max", "features", "float64", 1e-10, 1e-10),
+        ("adaptive_max", "features", "float32", 1e-5, 5e-5),
+        pytest.param("spp", "film", "float64", 1e-10, 1e-10, marks=pytest.mark.slow),
+        pytest.param("spp", "features", "float32", 1e-5, 5e-5, marks=pytest.mark.slow),
     ],
 )
 def test_a_picture_alone_equals_it_padded_into_a_mixed_batch(
-    pool, dtype, tolerance, gradient_tolerance
+    pool, fusion, dtype, tolerance, gradient_tolerance
 ):
     with jax.enable_x64(dtype == "float64"):
-        model = registry.build("cmtl", prior_pool=pool, dtype=dtype, output_activation="softplus")
+        model = registry.build(
+            "cmtl",
+            prior_pool=pool,
+            prior_fusion=fusion,
+            dtype=dtype,
+            output_activation="softplus",
+        )
         images = pictures(SIZES, dtype)
         densities = [abs(image) * 1e-3 for image in pictures(SIZES, dtype, seed=1)]
         together = batch_of(images, densities, (72, 80), garbage=7.0)
@@ -146,6 +152,33 @@ def test_density_does_not_reach_further_than_55_pixels():
     rows, columns = np.nonzero(np.asarray(gradient_of_pixel(image))[0, :, :, 0])
     assert 40 < np.abs(rows - 80).max() <= 55
     assert 40 < np.abs(columns - 81).max() <= 55
+
+
+def test_group_modulation_starts_as_the_papers_cascade_and_lets_the_groups_act():
+    plain, film = registry.build("cmtl"), registry.build("cmtl", prior_fusion="film")
+    image, size = jnp.asarray(pictures([(32, 32)], np.float32)[0])[None], jnp.full((1, 2), 29)
+    params = random_params(plain)
+    modulation = {"dense": {"kernel": jnp.zeros((10, 2 * 18))}}
+    outputs = film.apply({"params": params | {"modulation": modulation}}, image, size)
+    expected = plain.apply({"params": params}, image, size)
+    jax.tree.map(np.testing.assert_array_equal, outputs, expected)
+
+    def density_with(logit_bias, kernel):
+        fc3 = params["head"]["fc3"] | {"bias": logit_bias}
+        changed = params | {"head": params["head"] | {"fc3": fc3}}
+        changed |= {"modulation": {"dense": {"kernel": kernel}}}
+        return film.apply({"params": changed}, image, size).density
+
+    # Sure of group 3, whose row leaves all features at half and shifts none.
+    sure = jnp.zeros(10).at[3].set(1e4)
+    half = jnp.zeros((10, 36)).at[3, :18].set(-0.5)
+    halved = density_with(sure, half)
+    assert not np.allclose(halved, expected.density, atol=1e-4)
+    other = jnp.zeros(10).at[4].set(1e4)
+    np.testing.assert_allclose(density_with(other, half), expected.density, rtol=1e-5, atol=1e-6)
+    # A shift stays inside the picture.
+    shifted = density_with(sure, jnp.zeros((10, 36)).at[3, 18:].set(2.0))
+    assert shifted[:, :29, :29].any() and not shifted[:, 29:].any()
 
 
 def test_dropout_acts_in_training_alone_and_does_not_reach_the_density():

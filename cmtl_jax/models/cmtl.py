@@ -3,6 +3,8 @@
     image ─ SharedLayers ─┬─ HighLevelPrior ──┬── GroupHead ── group_logits
                           │                   │ (features of its last convolution)
                           └─ DensityStage ────┴── Decoder ──── density
+
+With prior_fusion 'film' the group logits also modulate what the decoder reads.
 """
 
 import dataclasses
@@ -36,6 +38,10 @@ class Architecture:
         prior: False leaves the high-level prior out (the paper's single-stage baseline, Table 1).
         prior_pool: 'adaptive_max' (authors' code: 32x32 cells, then a 1x1 convolution to 4 maps) or
             'spp' (paper: spatial pyramid pooling).
+        prior_fusion: how the prior reaches the density. 'features' (paper: its last features are
+            concatenated to the density stage's); 'film' (ours): these are also scaled and shifted
+            by what the group probabilities say, so that the classification itself acts on the
+            density, at inference, too; the density is then no local function of the picture.
         spp_levels: cells a side of each pyramid level; the paper gives none.
         up_maps: of the fractionally strided convolutions: (16, 8) released, (16, 18) paper.
         logit_activation: 'none', or 'prelu' (paper and authors' code: PReLU after every layer).
@@ -50,6 +56,7 @@ class Architecture:
     num_groups: int = 10
     prior: bool = True
     prior_pool: str = "adaptive_max"
+    prior_fusion: str = "features"
     spp_levels: tuple[int, ...] = (4, 2, 1)
     up_maps: tuple[int, int] = (16, 8)
     logit_activation: str = "none"
@@ -180,6 +187,20 @@ class Decoder(nn.Module):
         return MaskedConv(1, 1, init.output, init.output_bias, a.dtype, name="output")(x, size)
 
 
+class GroupModulation(nn.Module):
+    """Scales and shifts features by the group probabilities (FiLM, Perez et al., 2018)."""
+
+    @nn.compact
+    def __call__(self, features: jax.Array, logits: jax.Array, size: jax.Array) -> jax.Array:
+        """[B, h, w, C], logits [B, G], size in the features' cells -> [B, h, w, C]."""
+        # Zeros: the training starts from the cascade of the paper.
+        dense = nn.Dense(
+            2 * features.shape[-1], use_bias=False, kernel_init=nn.initializers.zeros, name="dense"
+        )
+        scale, shift = jnp.split(dense(nn.softmax(logits))[:, None, None, :], 2, axis=-1)
+        return apply_mask(features * (1 + scale) + shift, size).astype(features.dtype)
+
+
 class Cmtl(nn.Module):
     """The cascaded network (paper, Figure 2)."""
 
@@ -214,6 +235,8 @@ class Cmtl(nn.Module):
             prior = HighLevelPrior(a, name="prior")(shared, whole)
             logits = GroupHead(a, name="head")(prior, whole // STRIDE, dropout_keys)
             features = jnp.concatenate([prior, features], axis=-1)
+            if a.prior_fusion == "film":
+                features = GroupModulation(name="modulation")(features, logits, whole // STRIDE)
         raw = at_least_float32(Decoder(a, name="decoder")(features, whole))
         activation = {"relu": nn.relu, "softplus": nn.softplus}[a.output_activation]
         return CmtlOutput(apply_mask(activation(raw) / a.density_scale, size), logits)

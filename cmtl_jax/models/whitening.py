@@ -30,7 +30,8 @@ def fit(
     """Parameters that fit a sample of crops.
 
     Args:
-        model: the network; its first convolution is shared/conv1.
+        model: the network. Where it has shared layers, the first of them takes the principal
+            components; its last convolution is named output.
         params: its initial parameters.
         image: float32 [B, H, W, C], normalised.
         size: int32 [B, 2], valid height and width of each crop.
@@ -41,17 +42,21 @@ def fit(
         density has as many people as the true one. A first convolution with more filters than its
         windows have values, and a channel that does not vary over the crops, stay as they are.
     """
-    first = params[_FIRST[0]][_FIRST[1]][_FIRST[2]]
-    kernel = _principal_components(first["kernel"], image, size)
-    params = _replace(params, _FIRST, {"kernel": kernel})
+    if _FIRST[0] in params:
+        kernel = _get(params, _FIRST)["kernel"]
+        kernel = _principal_components(kernel, image, size)
+        params = _replace(params, _FIRST, {"kernel": kernel})
 
-    moments = {}
+    moments, outputs = {}, []
 
     def normalise(call, args, kwargs, context):
         y = call(*args, **kwargs)
         module = context.module
         measured = isinstance(module, MaskedConv | MaskedConvTranspose)
-        if not measured or context.method_name != "__call__" or module.name == "output":
+        if not measured or context.method_name != "__call__":
+            return y
+        if module.name == "output":
+            outputs.append(module.path)
             return y
         mask = valid_mask(args[1], *y.shape[1:3])
         moments[module.path] = mean, std = _moments(y, mask)
@@ -60,9 +65,7 @@ def fit(
     with nn.intercept_methods(normalise):
         model.apply({"params": params}, image, size)
     for path, (mean, std) in moments.items():
-        layer = params
-        for name in path:
-            layer = layer[name]
+        layer = _get(params, path)
         if "kernel" not in layer:  # the transposed convolution holds it one level deeper
             path, layer = (*path, "conv"), layer["conv"]
         fitted = {"kernel": layer["kernel"] / std, "bias": (layer["bias"] - mean) / std}
@@ -71,8 +74,10 @@ def fit(
     ratio = density.sum() / people
     # Crops without people, or a density of 0, tell nothing.
     ratio = jnp.where((ratio > 0) & jnp.isfinite(ratio), ratio, 1)
-    output = jax.tree.map(lambda x: x * ratio, params["decoder"]["output"])
-    return _replace(params, ("decoder", "output"), output)
+    for path in outputs:
+        output = jax.tree.map(lambda x: x * ratio, _get(params, path))
+        params = _replace(params, path, output)
+    return params
 
 
 def _moments(y: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -111,6 +116,12 @@ def _principal_components(kernel: jax.Array, image: jax.Array, size: jax.Array) 
     components = signs * components / jnp.sqrt(variance + _NOISE * variance[0] + 1e-12)
     fitted = components.reshape(channels, height, width, features).transpose(1, 2, 0, 3)
     return jnp.where(variance[0] > 1e-8, fitted, kernel).astype(kernel.dtype)
+
+
+def _get(tree: PyTree, path: tuple[str, ...]) -> PyTree:
+    for name in path:
+        tree = tree[name]
+    return tree
 
 
 def _replace(tree: PyTree, path: tuple[str, ...], values: dict[str, jax.Array]) -> PyTree:

@@ -11,14 +11,18 @@ from cmtl_jax.losses import SumCount
 
 
 def summarise(metrics: Sequence[dict]) -> dict[str, float]:
-    """Metrics of several steps, on the host -> one number each: all sums over all counts."""
+    """Metrics of several steps, on the host -> one number each: all sums over all counts.
+
+    A metric that some steps lack, saved by an older version, is taken of those that have it.
+    """
     summary = {}
-    for name, first in metrics[0].items():
-        if isinstance(first, SumCount):
-            total = sum(float(m[name].sum) for m in metrics)
-            summary[name] = total / max(sum(float(m[name].count) for m in metrics), 1e-12)
+    for name, last in metrics[-1].items():
+        values = [m[name] for m in metrics if name in m]
+        if isinstance(last, SumCount):
+            total = sum(float(value.sum) for value in values)
+            summary[name] = total / max(sum(float(value.count) for value in values), 1e-12)
         else:
-            summary[name] = float(np.mean([float(m[name]) for m in metrics]))
+            summary[name] = float(np.mean([float(value) for value in values]))
     return summary
 
 
