@@ -22,15 +22,18 @@ def base() -> ml_collections.ConfigDict:
     c.preset = "recommended"
     c.seed = 0  # of initialisation, crops, order, noise and dropout
     c.parallel = "jit"  # jit (sharded mesh) | pmap: how a step runs on many devices
-    c.init_from = ""  # work folder whose best weights training starts from, or eval evaluates
+    c.matmul_precision = "float32"  # float32 | tensorfloat32 (faster on GPUs that have it)
+    c.init_from = ""  # work folder (its best weights) or released file: trained on, evaluated
 
     d = c.dataset = ml_collections.ConfigDict()
     d.name = ""  # shanghaitech | ucf_cc_50 | point_folder | synthetic
     d.raw_dir = ""  # raw folder; empty: $CMTL_DATA_DIR/<its usual name>
     d.tfds_dir = ""  # where prepared data goes; empty: TFDS's default
     d.options = ml_collections.ConfigDict()  # of the builder, such as part or folds
-    d.fold = 0  # fold tested, 1..5, of a data set cut into folds
-    d.val_fraction = 0.1  # of the training pictures, held out and stratified by count
+    d.fold = 0  # fold tested, 1..5, of a data set cut into folds; 0: all, one after the other
+    d.val_fraction = 0.1  # of the training pictures, held out
+    d.val_split = "stratified"  # stratified by count | released (authors' code: any, one fewer)
+    d.validate_on = "whole"  # whole held-out pictures | patches of them (authors' code)
     d.val_seed = 0  # which pictures are held out
     d.cache_mib = 2048  # decoded pictures and maps kept in memory, for all splits, by each worker
     d.num_workers = 0  # processes that load data; 0: threads of this one
@@ -45,27 +48,35 @@ def base() -> ml_collections.ConfigDict:
     i.channels = 1  # 1 grey (released) | 3 colour
     i.mean = 113.0
     i.std = 64.0
+    i.resize = "none"  # none | multiple_of_4 (authors' code): whole pictures, bilinear, downwards
 
     p = c.crop = ml_collections.ConfigDict()
-    p.mode = "fixed"  # fixed | quarter (paper: a quarter of each side, so 1/16 of the area)
+    p.mode = "fixed"  # fixed | quarter (paper: of each side) | released (16 * floor(side / 64))
+    p.range = "all"  # all positions | released (authors' code: never the last two)
+    p.stored = 0  # patches of each picture drawn once (authors' code: 9); 0: new crops each time
+    p.jpeg = 0  # quality of a JPEG that crops pass through (authors' code: 75); 0: none
     p.height = 128  # pixels, mode fixed; a smaller picture is taken whole
     p.width = 128
-    p.max_buckets = 8  # padded shapes of mode quarter
+    p.max_buckets = 8  # padded shapes of modes quarter and released
 
     a = c.augment = ml_collections.ConfigDict()
     a.flip = 0.5  # probability of a horizontal flip
     a.noise = 0.5  # probability of noise
     a.noise_level = 10.0  # uniform noise of +- this many grey levels
+    a.clip = True  # keep noisy grey levels within 0..255; the authors' code does not
+    a.when = "online"  # online | stored (paper): a third of crop.stored flipped, a third noisy
 
     g = c.groups = ml_collections.ConfigDict()  # crowd-count groups
     g.number = 10
-    g.binning = "quantile"  # quantile | uniform | released: edges from the counts of crops
+    g.count = "points"  # points | density (authors' code): what a crop's group is taken from
+    g.binning = "quantile"  # quantile | uniform | released | c3: edges from the counts of crops
     g.class_weights = "inv_sqrt"  # none | inv_sqrt | released
-    g.samples = 32  # crops a training picture that edges and weights are taken from
+    g.samples = 32  # crops a picture that edges and weights are taken from, unless stored
 
     n = c.model = ml_collections.ConfigDict()  # see cmtl_jax.models.cmtl.Architecture
-    n.name = "cmtl"  # cmtl | single_stage
+    n.name = "cmtl"  # cmtl | single_stage | mcnn
     n.prior_pool = "adaptive_max"
+    n.prior_fusion = "features"  # features (paper) | film: the group probabilities act, too
     n.spp_levels = (4, 2, 1)
     n.up_maps = (16, 8)
     n.logit_activation = "none"
@@ -87,6 +98,7 @@ def base() -> ml_collections.ConfigDict:
     o.b1 = 0.9  # the paper's momentum
     o.b2 = 0.999
     o.eps = 1e-8
+    o.weight_decay = 0.0  # added to the gradient, as a share of the weights (C-3-Framework: 1e-4)
     o.head_factor = 0.01  # learning rate of the fully connected head, relative to the others'
     o.grad_clip = 1.0  # norm gradients are clipped to; 0: off
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
@@ -106,14 +118,17 @@ def base() -> ml_collections.ConfigDict:
     e.batch_size = 4  # pictures a step, over all devices
     e.max_buckets = 8  # padded shapes that pictures of all sizes share
     e.triptychs = 12  # pictures shown in the report, half of them the best
+
+    x = c.export = ml_collections.ConfigDict()
+    x.format = "h5"  # h5: read by the authors' PyTorch code
     return c
 
 
 def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
     """Sets the keys in which a preset differs from `recommended`; returns the preset's name.
 
-    `paper` is the letter of the paper, `reference` that of the authors' released code. Both keep
-    this project's validation on whole pictures.
+    `paper` is the letter of the paper, `reference` that of the authors' released code. The paper
+    does not say how it validates: there this project's held-out whole pictures stay.
 
     Raises:
         UserError: no preset of that name.
@@ -127,7 +142,6 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
     config.update(
         config_dict.ConfigDict(
             {
-                "crop": {"mode": "quarter"},
                 "density": {"border": "recenter", "outside": "reference"},
                 "input": {"mean": 0.0, "std": 1.0},
                 "groups": {"binning": "released", "class_weights": "released"},
@@ -148,8 +162,15 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
     if preset == "paper":
         config.model.update(prior_pool="spp", up_maps=(16, 18), dropout=0.0)
         config.loss.update(density_reduction="sum", group_loss="sigmoid_bce")
+        config.crop.update(mode="quarter", stored=300)
+        config.augment.when = "stored"
     else:
+        config.crop.update(mode="released", range="released", stored=9, jpeg=75)
+        config.augment.clip = False
+        config.groups.count = "density"
+        config.dataset.update(val_split="released", validate_on="patches")
         config.loss.update(group_loss="softmax_bce")
+        config.input.resize = "multiple_of_4"
     return preset
 
 
@@ -164,17 +185,30 @@ def default_workdir(config: ml_collections.ConfigDict) -> pathlib.Path:
     return pathlib.Path("runs") / f"{config.name}-{config.preset}{fold}"
 
 
+def all_folds(config: ml_collections.ConfigDict) -> bool:
+    """Whether the config means every fold of a data set cut into folds."""
+    return config.dataset.name == "ucf_cc_50" and config.dataset.fold == 0
+
+
 _CHOICES = {
     "parallel": ("jit", "pmap"),
+    "matmul_precision": ("float32", "tensorfloat32"),
     "dataset.name": ("shanghaitech", "ucf_cc_50", "point_folder", "synthetic"),
     "density.border": ("clip_renorm", "recenter"),
     "density.outside": ("clamp", "drop", "reference"),
     "input.channels": (1, 3),
-    "crop.mode": ("fixed", "quarter"),
-    "groups.binning": ("quantile", "uniform", "released"),
+    "input.resize": ("none", "multiple_of_4"),
+    "dataset.val_split": ("stratified", "released"),
+    "dataset.validate_on": ("whole", "patches"),
+    "crop.mode": ("fixed", "quarter", "released"),
+    "crop.range": ("all", "released"),
+    "augment.when": ("online", "stored"),
+    "groups.count": ("points", "density"),
+    "groups.binning": ("quantile", "uniform", "released", "c3"),
     "groups.class_weights": ("none", "inv_sqrt", "released"),
-    "model.name": ("cmtl", "single_stage"),
+    "model.name": ("cmtl", "single_stage", "mcnn"),
     "model.prior_pool": ("adaptive_max", "spp"),
+    "model.prior_fusion": ("features", "film"),
     "model.logit_activation": ("none", "prelu"),
     "model.output_activation": ("relu", "softplus"),
     "model.init": ("whitened", "he", "released"),
@@ -183,6 +217,7 @@ _CHOICES = {
     "loss.density_reduction": ("mean", "sum"),
     "optimizer.schedule": ("constant", "cosine"),
     "eval.split": ("auto", "train", "val", "test"),
+    "export.format": ("h5",),
 }
 
 _AT_LEAST_ONE = (
@@ -192,9 +227,9 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 
 _AT_LEAST_ZERO = (
-    "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "augment.noise_level",
-    "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip", "optimizer.head_factor",
-    "eval.triptychs",
+    "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
+    "augment.noise_level", "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
+    "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (
@@ -262,6 +297,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= value(key) <= 1, key, "between 0 and 1")
     for key in _BELOW_ONE:
         require(0 <= value(key) < 1, key, "at least 0 and below 1")
+    if config.augment.when == "stored":
+        holds = config.crop.stored >= 3 and config.crop.stored % 3 == 0
+        require(holds, "crop.stored", "a multiple of 3 with augment.when=stored")
+    if config.dataset.validate_on == "patches":
+        holds = config.crop.stored >= 1
+        require(holds, "crop.stored", "at least 1 with dataset.validate_on=patches")
+    require(0 <= config.crop.jpeg <= 100, "crop.jpeg", "a quality from 1 to 100, or 0 for none")
     require(config.groups.number >= 2, "groups.number", "at least 2")
     require(config.density.kernel % 2 == 1, "density.kernel", "an odd number of pixels")
     require(_naturals(config.model.up_maps, (2,)), "model.up_maps", "two numbers, such as (16,8)")
@@ -274,7 +316,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "best, latest or a step",
     )
     if config.dataset.name == "ucf_cc_50":
-        require(config.dataset.fold in range(1, 6), "dataset.fold", "a fold from 1 to 5")
+        require(config.dataset.fold in range(6), "dataset.fold", "a fold from 1 to 5, or 0 for all")
+    if all_folds(config):
+        require(config.eval.split in ("auto", "test"), "eval.split", "auto or test for all folds")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -9,13 +9,16 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from cmtl_jax import compilation_cache, console
 from cmtl_jax import config as base_config
-from cmtl_jax import console
 from cmtl_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :PRESET if wanted.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work folder; default runs/<config>-<preset>.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train and evaluate, or evaluate.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval", "export"],
+    "Train and evaluate, evaluate, or write the weights for other code.",
+)  # fmt: skip
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -68,15 +71,27 @@ def _initialise_processes() -> None:
         ) from error
 
 
-def _train_or_evaluate() -> int:
+def _run() -> int:
     config = _CONFIG.value
     _initialise_processes()
     console.setup(quiet=jax.process_index() > 0)
     workdir = pathlib.Path(_WORKDIR.value or base_config.default_workdir(config))
+    if base_config.all_folds(config) and _MODE.value in ("train", "eval"):
+        from cmtl_jax import cross_validation
+
+        if _MODE.value == "train":
+            return cross_validation.train(config, workdir)
+        cross_validation.evaluate(config, workdir)
+        return 0
     if _MODE.value == "eval":
         from cmtl_jax.evaluation import run  # imported here: bad flags are told at once
 
         run.evaluate_checkpoint(config, workdir)
+        return 0
+    if _MODE.value == "export":
+        from cmtl_jax.interop import export
+
+        export.export(config, workdir)
         return 0
     from cmtl_jax.training import train
 
@@ -85,8 +100,15 @@ def _train_or_evaluate() -> int:
 
 def main(_: list[str]) -> None:
     console.setup()
-    sys.exit(console.run(_train_or_evaluate))
+    sys.exit(console.run(_run))
+
+
+def _command(arguments: list[str]) -> None:
+    """What a shell runs: main, with compiled programs kept on disk."""
+    console.setup()
+    compilation_cache.enable()
+    main(arguments)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(_command, flags_parser=parse)

@@ -1,4 +1,4 @@
-"""Counts the people in pictures: python -m cmtl_jax.predict PATH [PATH ...] --weights=WORKDIR."""
+"""Counts the people in pictures: python -m cmtl_jax.predict PATH [PATH ...] --weights=WEIGHTS."""
 
 import argparse
 import csv
@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cmtl_jax.predict", description="Counts the people in pictures."
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures and folders of them")
-    parser.add_argument("--weights", required=True, help="work folder of a training run")
+    parser.add_argument(
+        "--weights", required=True, help="work folder of a training run, or a released file (.h5)"
+    )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     parser.add_argument("--out", metavar="DIR", help="writes density maps, overlays, counts.csv")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

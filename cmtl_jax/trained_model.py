@@ -14,6 +14,7 @@ from cmtl_jax import checkpoints, console
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.count_groups import CountGroups
+from cmtl_jax.interop import released
 from cmtl_jax.models import registry
 from cmtl_jax.parallel import Parallel
 
@@ -22,15 +23,15 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """Weights of a checkpoint.
+    """Weights of a checkpoint or of a released file.
 
     Attributes:
         model: the network.
         params: its weights, replicated over the devices.
         config: what it was trained with; `input` is the preprocessing that belongs to it.
-        groups: its crowd-count groups.
+        groups: its crowd-count groups; without edges where a released file does not say them.
         about: where the weights come from: data, train_ids_sha256, ...
-        step: training step of the checkpoint.
+        step: training step of the checkpoint; None where a released file does not say it.
         source: the folder or file.
     """
 
@@ -39,7 +40,7 @@ class TrainedModel:
     config: ml_collections.ConfigDict
     groups: CountGroups
     about: dict[str, Any]
-    step: int
+    step: int | None
     source: str
 
 
@@ -64,20 +65,24 @@ def init_params(model: nn.Module, seed: int, channels: int) -> PyTree:
 def restore(
     source: str | os.PathLike, parallel: Parallel, which: str | int = "best"
 ) -> TrainedModel:
-    """Restores a work folder's weights.
+    """Restores the weights of a work folder or of a released file.
 
     Args:
-        source: work folder.
+        source: work folder, or HDF5 file in the format of the authors' PyTorch code of CMTL or
+            MCNN, recognised by its keys.
         parallel: whose devices hold the weights.
-        which: 'best', 'latest' or a step.
+        which: 'best', 'latest' or a step; a file holds one set of weights.
 
     Raises:
         UserError: there is nothing to restore there, it is damaged, or of another program.
     """
     folder = pathlib.Path(source)
+    if folder.is_file():
+        return _of_file(folder, parallel)
     if not folder.is_dir():
         raise UserError(
-            f"no weights at {source}: no such work folder; train there first or name another"
+            f"no weights at {source}: no such work folder or released file; train there first or "
+            "name another"
         )
     reader = checkpoints.Checkpoints(folder, read_only=True)
     try:
@@ -91,6 +96,46 @@ def restore(
     finally:
         reader.close()
     return TrainedModel(model, params, config, groups, about, step, str(source))
+
+
+def _of_file(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
+    """Weights of a released file, with the preprocessing that belongs to them."""
+    weights = released.load(path)
+    config = base_config.base()
+    about = weights.about
+    try:
+        if about is None:
+            base_config.apply_preset(config, "reference")
+            groups = CountGroups(edges=(), class_weights=(), histogram=())
+            about = {"config": {}, "data": "not known", "train_ids_sha256": "not known"}
+        else:
+            config.update(ml_collections.ConfigDict(about["config"]))
+            groups = CountGroups.from_json(about["groups"])
+            about["data"], about["train_ids_sha256"]  # needed by whoever evaluates
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} says of itself what this program does not understand "
+            f"({type(error).__name__}: {console.one_line(error)}); export it again, or remove its "
+            f"attribute {released.ABOUT!r}"
+        ) from error
+    settings = weights.settings
+    config.model.update(released.ARCHITECTURE, name=weights.model)
+    config.input.update(
+        channels=1,
+        mean=settings["input_mean"],
+        std=settings["input_std"],
+        resize=settings["input_resize"],
+    )
+    config.loss.density_scale = settings["density_scale"]
+    return TrainedModel(
+        build_model(config),
+        parallel.replicate(weights.params),
+        config,
+        groups,
+        about,
+        about.get("step"),
+        str(path),
+    )
 
 
 def _describe(

@@ -1,6 +1,10 @@
-"""UCF_CC_50 (Idrees et al., CVPR 2013), 5-fold cross-validation: one run a fold.
+"""UCF_CC_50 (Idrees et al., CVPR 2013), 5-fold cross-validation, all folds in one command.
 
-    python -m cmtl_jax.main --config=configs/ucf_cc_50.py[:PRESET] --config.dataset.fold=1
+    python -m cmtl_jax.main --config=configs/ucf_cc_50.py[:PRESET]
+
+trains and tests the folds one after the other in fold_1 ... fold_5 of the work folder, and puts the
+50 pictures together in eval/ucf_cc_50-cross_validation. Stopped and run again, it goes on. One fold
+alone: --config.dataset.fold=1.
 
 Folds are the pictures 1-10, 11-20, ... (the most common reproducible choice); random folds:
 --config.dataset.options.folds=random_7. Raw data: $CMTL_DATA_DIR/UCF_CC_50 (default
@@ -15,7 +19,7 @@ def get_config(preset=None):
     config.name = "ucf_cc_50"
     config.dataset.name = "ucf_cc_50"
     config.dataset.options.folds = "sequential"
-    config.dataset.fold = 1
+    config.dataset.fold = 0
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
         config.train.steps = 6000

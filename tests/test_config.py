@@ -37,11 +37,16 @@ def test_every_config_and_preset_is_valid(main, file, preset):
 def test_presets_are_the_letter_of_paper_and_released_code():
     paper, reference = configured("paper"), configured("reference")
     for config in (paper, reference):
-        assert config.crop.mode == "quarter"
         assert config.optimizer.learning_rate == 1e-5
         assert config.loss.group_weight == 1e-4
         assert config.train.batch_size == 1
     assert paper.model.prior_pool == "spp" and tuple(paper.model.up_maps) == (16, 18)
+    assert (paper.crop.mode, paper.crop.stored, paper.augment.when) == ("quarter", 300, "stored")
+    assert (paper.groups.count, paper.dataset.val_split) == ("points", "stratified")
+    assert (reference.crop.mode, reference.crop.stored) == ("released", 9)
+    assert (reference.crop.range, reference.augment.when) == ("released", "online")
+    assert (reference.groups.count, reference.dataset.val_split) == ("density", "released")
+    assert reference.dataset.validate_on == "patches" and not reference.augment.clip
     assert paper.loss.density_reduction == "sum"
     assert reference.model.prior_pool == "adaptive_max"
     assert reference.loss.density_reduction == "mean"
@@ -81,6 +86,8 @@ def test_good_overrides_are_taken(main):
         ("--config.dataset.options.num_trian=3", ["num_trian", "num_train"]),
         ("--config.crop.mode=foo", ["config.crop.mode", "'foo'", "fixed, quarter"]),
         ("--config.crop.mode=quater", ["did you mean quarter?"]),
+        ("--config.augment.when=stored", ["config.crop.stored is 0", "a multiple of 3"]),
+        ("--config.dataset.validate_on=patches", ["config.crop.stored is 0", "at least 1"]),
         ("--config.train.steps=abc", ["config.train.steps=abc", "a whole number"]),
         ("--config.train.steps=1.5", ["config.train.steps=1.5", "a whole number"]),
         ("--config.train.steps=0", ["config.train.steps is 0", "at least 1"]),
@@ -115,9 +122,9 @@ def test_a_slip_is_one_line_that_names_it(main, argument, parts):
     assert all(part in line for part in parts), line
 
 
-def test_folds_are_one_to_five(main):
+def test_folds_are_one_to_five_or_all(main):
     config = f"--config={ROOT}/configs/ucf_cc_50.py"
-    assert main(config, "--config.dataset.fold=5")[0] == 0
+    assert main(config, "--config.dataset.fold=5")[0] == main(config)[0] == 0
     status, _, err = main(config, "--config.dataset.fold=6")
     assert status == 1 and "config.dataset.fold is 6" in only_error(err)
 

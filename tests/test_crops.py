@@ -1,9 +1,12 @@
 """Crops: size, place, what is cut out, flips and noise."""
 
 import collections
+import dataclasses
+import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.crops import (
@@ -12,10 +15,12 @@ from cmtl_jax.input_pipeline.crops import (
     augment,
     points_inside,
     random_crop,
+    whole,
 )
 from cmtl_jax.input_pipeline.pictures import Picture
 
 QUARTER = CropRule("quarter", 0, 0)
+RELEASED = CropRule("released", range="released")
 
 
 def make_picture(height=40, width=60, heads=30, channels=1, seed=0) -> Picture:
@@ -46,6 +51,12 @@ def bright(image: np.ndarray) -> set[tuple[int, int]]:
         (QUARTER, (743, 402), (185, 100)),
         (QUARTER, (3, 1), (1, 1)),
         (QUARTER, (10, 8000), (2, 2000)),
+        (RELEASED, (768, 1024), (192, 256)),
+        (RELEASED, (743, 402), (176, 96)),
+        (RELEASED, (127, 128), (16, 32)),
+        (RELEASED, (64, 63), (16, 16)),
+        (RELEASED, (5, 1), (5, 1)),
+        (CropRule("fixed", 128, 160, "released"), (128, 162), (128, 160)),
         (CropRule("fixed", 128, 160), (768, 1024), (128, 160)),
         (CropRule("fixed", 128, 160), (100, 1024), (100, 160)),
         (CropRule("fixed", 128, 160), (1, 1), (1, 1)),
@@ -67,6 +78,47 @@ def test_every_place_is_equally_likely():
     seen = collections.Counter(rule.place(5, 6, rng)[:2] for _ in range(6000))
     assert set(seen) == {(top, left) for top in range(2) for left in range(3)}
     assert max(abs(n - 1000) for n in seen.values()) < 150  # five standard deviations
+
+
+class Recorded:
+    """A generator that hands out given numbers."""
+
+    def __init__(self, *numbers):
+        self.random = iter(numbers).__next__
+
+
+@pytest.mark.parametrize(("h", "w"), [(768, 1024), (743, 402), (64, 65), (199, 1023)])
+def test_the_authors_positions(h, w):
+    """Against their script, line by line: 1-based, by the centre of the patch."""
+    numbers = np.random.default_rng(0).random((200, 2)).tolist()
+    numbers += [(1e-9, 1e-9), (1 - 1e-9, 1 - 1e-9)]
+    last = 0, 0
+    for rand_y, rand_x in numbers:
+        wn2, hn2 = 8 * math.floor(w / 8 / 8), 8 * math.floor(h / 8 / 8)
+        a_w, b_w = wn2 + 1, w - wn2
+        a_h, b_h = hn2 + 1, h - hn2
+        x, y = (
+            math.floor((b_w - a_w) * rand_x + a_w), math.floor((b_h - a_h) * rand_y + a_h)
+        )  # fmt: skip
+        x1, y1, x2, y2 = x - wn2, y - hn2, x + wn2 - 1, y + hn2 - 1
+        place = RELEASED.place(h, w, Recorded(rand_y, rand_x))
+        assert place == (y1 - 1, x1 - 1, y2 - y1 + 1, x2 - x1 + 1)
+        last = max(last[0], y2), max(last[1], x2)
+    assert last == (h - 2, w - 2)
+
+
+def test_the_range_changes_positions_alone():
+    for rule in (QUARTER, CropRule("fixed", 8, 8), CropRule("released")):
+        theirs = dataclasses.replace(rule, range="released")
+        places = {}
+        for r in (rule, theirs):
+            rng = np.random.default_rng(0)
+            places[r.range] = {r.place(64, 68, rng) for _ in range(20_000)}
+        h, w = rule.size(64, 68)
+        assert {place[2:] for place in places["all"] | places["released"]} == {(h, w)}
+        for axis, free in enumerate((64 - h, 68 - w)):
+            assert {place[axis] for place in places["all"]} == set(range(free + 1))
+            assert {place[axis] for place in places["released"]} == set(range(free - 1))
 
 
 def test_points_belong_to_their_pixel():
@@ -107,10 +159,6 @@ def test_a_crop_depends_on_the_generator_alone():
     assert not np.array_equal(crops[0].image, crops[2].image)
 
 
-def whole(picture: Picture) -> Crop:
-    return Crop(picture.image, picture.density, picture.points)
-
-
 @pytest.mark.parametrize("width", [60, 61])
 def test_flip(width):
     crop = whole(make_picture(width=width))
@@ -141,6 +189,17 @@ def test_noise():
     assert np.array_equal(noisy.density, picture.density)
 
 
+def test_the_authors_noise_is_not_clipped():
+    crop = whole(make_picture(200, 200))
+    clipped, free = (
+        augment(crop, Augmentation(0.5, 1, 10, clip), np.random.default_rng(0))
+        for clip in (True, False)
+    )
+    assert free.image.max() > 255 >= clipped.image.max()
+    assert np.array_equal(np.clip(free.image, 0, 255), clipped.image)
+    assert np.array_equal(free.density, clipped.density)
+
+
 def test_no_augmentation_changes_nothing():
     crop = whole(make_picture())
     same = augment(crop, Augmentation(), np.random.default_rng(0))
@@ -155,3 +214,22 @@ def test_probabilities():
     noise = sum(r.image.dtype == np.float32 for r in results)
     assert flips == pytest.approx(1000, abs=120)  # five standard deviations
     assert noise == pytest.approx(500, abs=100)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_kept_as_jpeg_has_other_grey_levels_and_nothing_else(channels, tmp_path):
+    picture = make_picture(channels=channels)
+    picture = picture._replace(image=np.sort(picture.image, axis=0))  # smooth, as pictures are
+    rule = CropRule("fixed", 24, 32)
+    plain, kept = (
+        random_crop(picture, dataclasses.replace(rule, jpeg=quality), np.random.default_rng(3))
+        for quality in (0, 75)
+    )
+    np.testing.assert_array_equal(plain.density, kept.density)
+    np.testing.assert_array_equal(plain.points, kept.points)
+    assert kept.image.dtype == np.uint8 and kept.image.shape == plain.image.shape
+    assert 0 < np.abs(plain.image.astype(int) - kept.image).mean() < 12
+    image = plain.image if channels == 3 else plain.image[..., 0]
+    Image.fromarray(image).save(tmp_path / "crop.jpg", quality=75)
+    read = np.asarray(Image.open(tmp_path / "crop.jpg")).reshape(kept.image.shape)
+    np.testing.assert_array_equal(kept.image, read)

@@ -1,5 +1,8 @@
 """From a config to splits and streams."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
 
@@ -72,6 +75,18 @@ def test_shanghaitech(pretend, monkeypatch, tmp_path):
     assert sorted(entry.count // 10 for entry in data.pictures("val").index) == list(range(30))
     assert data.resolve("auto") == "test"
     assert data.resolve("val") == "val"
+
+
+@pytest.mark.parametrize(("number", "held_out"), [(300, 29), (400, 39)])
+def test_the_authors_validation_split(pretend, number, held_out):
+    pretend(train=number, test=3)
+    config = make_config("shanghaitech", val_split="released")
+    config.dataset.options.part = "part_a"
+    data = data_lib.load(config)
+    assert [len(data.splits[s]) for s in ("train", "val")] == [number - held_out, held_out]
+    assert not ids(data.pictures("train")) & ids(data.pictures("val"))
+    config.dataset.val_seed = 1
+    assert ids(data_lib.load(config).pictures("val")) != ids(data.pictures("val"))
 
 
 def test_the_split_has_its_own_seed(pretend):
@@ -185,6 +200,154 @@ def test_quarter_crops_share_few_shapes(config):
     assert sizes <= quarters
     assert len(sizes) > 2
     assert all(0 <= batch.image.min() and batch.image.max() <= 1 for batch in batches)
+
+
+def stored(config, **crop):
+    """Small released patches, six a picture."""
+    crop = dict(mode="released", range="released", stored=6, max_buckets=2) | crop
+    config.crop.update(crop)
+    config.input.update(mean=0.0, std=1.0)
+    config.dataset.options.update(height=(130, 200), width=(130, 200))
+    base_config.validate(config)
+    train = data_lib.load(config).pictures("train")
+    return train, data_lib.fit_groups(config, train)
+
+
+def training(config, train, groups, start=0, shard=Shard()):
+    return list(data_lib.training_stream(config, train, groups, start=start, shard=shard))
+
+
+def examples(batches):
+    """Image of each example without its padding, with its group and count."""
+    for batch in batches:
+        for i in np.flatnonzero(batch.weight):
+            h, w = batch.size[i]
+            image = batch.image[i, :h, :w]
+            yield image, int(batch.group[i]), float(batch.count[i]), batch.density[i, :h, :w]
+
+
+def same_batches(a, b) -> bool:
+    return len(a) == len(b) and all(
+        np.array_equal(x, y) for one, two in zip(a, b, strict=True)
+        for x, y in zip(one, two, strict=True)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["online", "stored"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_epoch_shows_every_stored_patch_once(config, when, batch_size):
+    """9 pictures of 6 patches; with copies they are fixed, and nothing is done on the fly."""
+    chance = float(when == "stored")
+    config.augment.update(when=when, flip=chance, noise=chance)
+    config.groups.update(binning="released", count="density")
+    train, groups = stored(config)
+    patches = data_lib.stored_patches(config, train)
+    rounds = 54 if batch_size == 1 else 60  # no fillers in batches of one
+    config.train.update(batch_size=batch_size, steps=rounds)
+    shown = collections.Counter()
+    labels = np.zeros(10, int)
+    for image, group, count, _ in itertools.islice(
+        examples(training(config, train, groups)), 162 if batch_size == 4 else 54
+    ):
+        shown[image.tobytes(), count] += 1
+        labels[group] += 1
+    expected = collections.Counter(
+        (patch.image.astype(np.float32).tobytes(), float(len(patch.points))) for patch in patches
+    )
+    times = 3 if batch_size == 4 else 1  # passes that make up 32 batches
+    assert shown == collections.Counter({key: times * n for key, n in expected.items()})
+    assert sum(groups.histogram) == 54
+    assert labels.tolist() == [times * n for n in groups.histogram]
+
+
+def test_stored_patches_are_flipped_and_noisy_on_the_fly(config):
+    train, groups = stored(config, stored=1)
+    patch = data_lib.stored_patches(config, train)[0].image.astype(np.float32)
+    config.train.update(batch_size=1, steps=200)
+    config.augment.noise = 0.0
+    shown = collections.Counter(x[0].tobytes() for x in examples(training(config, train, groups)))
+    own, flipped = shown[patch.tobytes()], shown[patch[:, ::-1].tobytes()]
+    assert own + flipped in (22, 23)  # of 200 steps, every ninth
+    assert min(own, flipped) >= 2
+    config.augment.noise = 1.0
+    assert len({x[0].tobytes() for x in examples(training(config, train, groups))}) == 200
+
+
+@pytest.mark.parametrize("when", ["online", "stored"])
+def test_stored_patches_are_the_same_for_workers_shards_and_after_a_resume(config, when):
+    config.augment.when = when
+    train, groups = stored(config)
+    config.train.steps = 25
+    batches = training(config, train, groups)
+    assert same_batches(training(config, train, groups, start=19), batches[19:])
+    halves = [training(config, train, groups, shard=Shard(i, 2)) for i in range(2)]
+    joined = [
+        [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+        for parts in zip(*halves, strict=True)
+    ]
+    assert same_batches(joined, batches)
+    config.dataset.num_workers = 1
+    assert same_batches(training(config, train, groups, start=19), batches[19:])
+    config.dataset.num_workers = 0
+    config.seed = 1
+    assert not same_batches(training(config, train, groups), batches)
+
+
+def test_the_count_rule_changes_groups_alone(config):
+    train, _ = stored(config, stored=0)
+    points, density = {}, {}
+    for rule, result in (("points", points), ("density", density)):
+        config.groups.update(count=rule, binning="uniform")
+        result["groups"] = data_lib.fit_groups(config, train)
+        result["batches"] = training(config, train, result["groups"])
+    assert points["groups"].edges != density["groups"].edges
+    for a, b in zip(points["batches"], density["batches"], strict=True):
+        assert same_batches([a._replace(group=b.group)], [b])
+    for _, group, count, _ in examples(points["batches"]):
+        assert group == sum(count >= edge for edge in points["groups"].edges)
+    fractional = 0
+    for _, group, count, map_ in examples(density["batches"]):
+        total = map_.astype(np.float64).sum()
+        assert group == sum(total >= edge for edge in density["groups"].edges)
+        fractional += abs(total - count) > 0.01
+    assert fractional > 10
+
+
+def test_the_range_changes_places_alone(config):
+    config.augment.update(flip=0.0, noise=0.0)
+    train, groups = stored(config, stored=0, range="all")
+    everywhere = training(config, train, groups)
+    config.crop.range = "released"
+    theirs = training(config, train, groups)
+    assert [batch.image.shape for batch in everywhere] == [batch.image.shape for batch in theirs]
+    assert all(np.array_equal(a.size, b.size) for a, b in zip(everywhere, theirs, strict=True))
+    assert not same_batches(everywhere, theirs)
+
+
+def test_validation_on_patches_of_the_held_out_pictures(config):
+    train, groups = stored(config)
+    data = data_lib.load(config)
+    val = data.pictures("val")
+    assert data_lib.validation_pictures(config, data) is val
+    assert data_lib.describe_validation(config).startswith("whole held-out training pictures (25%")
+    config.dataset.validate_on = "patches"
+    for when, number in (("online", 6), ("stored", 2)):  # without flipped and noisy copies
+        config.augment.when = when
+        patches = data_lib.validation_pictures(config, data)
+        assert len(patches) == number * len(val) == number * 3
+        assert f"{number} patches of each" in data_lib.describe_validation(config)
+        seen = collections.Counter()
+        for planned, batch in data_lib.evaluation_stream(
+            config, patches, groups, batch_size=2, shard=Shard()
+        ):
+            for row, position in enumerate(planned.positions):
+                h, w = batch.size[row]
+                assert np.array_equal(batch.image[row, :h, :w], patches[position].image)
+                seen[position] += 1
+        assert seen == collections.Counter(range(len(patches)))
+    picture = {entry.id for entry in val.index}
+    assert {entry.id.rpartition("_")[0] for entry in patches.index} == picture
+    assert train is not val
 
 
 def test_all_splits_share_the_memory_for_decoded_pictures(config):

@@ -119,5 +119,10 @@ def test_a_summary_divides_once():
     assert summarise(parts) == {"a": 1.5, "b": 1.5}
 
 
+def test_a_metric_that_older_steps_lack_is_that_of_the_others():
+    parts = [{"a": SumCount(1.0, 2.0)}, {"a": SumCount(3.0, 2.0), "new": SumCount(6.0, 4.0)}]
+    assert summarise(parts) == {"a": 1.0, "new": 1.5}
+
+
 def test_durations():
     assert [duration(s) for s in (4.4, 250, 11100)] == ["4 s", "4 min 10 s", "3 h 05 min"]

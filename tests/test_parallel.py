@@ -131,6 +131,28 @@ def test_a_pmap_result_is_not_copied():
     assert pointers[0] == pointers[1]
 
 
+@pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
+def test_programs_are_traced_with_the_precision_asked_for(precision):
+    parallel = Parallel(precision=precision)
+    seen = []
+
+    def function(params, batch):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return batch
+
+    parallel.eval_step(function)(parallel.replicate({}), np.zeros((4, 2), np.float32))
+    parallel.once(lambda x: function(None, x), np.zeros(3, np.float32))
+
+    def step(state, batch, axis_name=None):
+        return function(None, state), {}
+
+    for kind in ("jit", "pmap"):
+        several = Parallel(kind, precision=precision)
+        several.train_step(step)(several.replicate(np.zeros(3)), np.zeros((4, 2), np.float32))
+    assert seen == [precision] * 4
+    assert jax.config.jax_default_matmul_precision is None, "others' programs stay as they are"
+
+
 def test_batches_are_rounded_up_to_devices():
     assert [Parallel(devices=jax.devices()[:3]).round_up(n) for n in (1, 3, 4)] == [3, 3, 6]
 

@@ -161,3 +161,15 @@ def test_the_head_learns_more_slowly():
     updates, _ = tx.update(gradient, tx.init(params))
     np.testing.assert_allclose(updates["shared"]["w"], -1.0, rtol=1e-5)
     np.testing.assert_allclose(updates["head"]["fc1"], -0.1, rtol=1e-5)
+
+
+def test_weight_decay_is_that_of_torch_adam():
+    """It joins the gradient before Adam's averages; Loshchilov and Hutter's would not."""
+    config = base_config.base().optimizer
+    config.update(schedule="constant", warmup_steps=0, grad_clip=0.0, learning_rate=0.1)
+    params, gradient = {"w": jnp.array([2.0])}, {"w": jnp.array([0.0])}
+    for decay, expected in ((0.0, 0.0), (0.5, -0.1)):
+        config.weight_decay = decay
+        tx = optimizer.build(config, 10)
+        updates, _ = tx.update(gradient, tx.init(params), params)
+        np.testing.assert_allclose(updates["w"], expected, rtol=1e-4, atol=1e-7)

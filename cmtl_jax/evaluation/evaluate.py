@@ -11,6 +11,7 @@ from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
+from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.metrics import CountMetrics, ImageMetrics
 from cmtl_jax.parallel import Parallel
@@ -32,7 +33,7 @@ class Evaluator:
         self,
         model: nn.Module,
         config: ml_collections.ConfigDict,
-        pictures: Pictures,
+        pictures: Pictures | Patches,
         groups: CountGroups,
         parallel: Parallel,
     ):

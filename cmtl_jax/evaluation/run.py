@@ -1,5 +1,6 @@
 """Evaluates a checkpoint and writes metrics.json, per_image.csv and report.html."""
 
+import dataclasses
 import hashlib
 import logging
 import pathlib
@@ -9,15 +10,22 @@ import jax
 import ml_collections
 import numpy as np
 
-from cmtl_jax import checkpoints, trained_model, work_folder
+from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.evaluation import evaluate, report
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.input_pipeline.resize import ResizedPictures
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.trained_model import TrainedModel
+
+
+_RESIZED = {
+    "none": "not resized; zero-padded to multiples of 4",
+    "multiple_of_4": "each side resized down to a multiple of 4 (bilinear), unless it is below 4",
+}
 
 
 def evaluate_checkpoint(
@@ -29,7 +37,8 @@ def evaluate_checkpoint(
 ) -> dict:
     """Evaluates weights on the config's split and writes workdir/eval/<dataset>-<split>/.
 
-    The weights are config.init_from's, else those of workdir's checkpoint config.eval.checkpoint.
+    The weights are those of config.init_from (a work folder or a released file), else those of
+    workdir's checkpoint config.eval.checkpoint.
     Their own preprocessing is used, the data set is the config's.
 
     Returns:
@@ -38,7 +47,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: there is nothing to evaluate, or no such data.
     """
-    parallel = parallel or Parallel()
+    parallel = parallel or Parallel(precision=config.matmul_precision)
     began = time.monotonic()
     if config.init_from:
         work_folder.make(workdir)
@@ -50,13 +59,16 @@ def evaluate_checkpoint(
     used.input.update(trained.config.input)
     data = data or data_lib.load(used)
     split = data.resolve(used.eval.split)
-    pictures = data.pictures(split)
-    logging.info("evaluating step %d of %s on %s-%s", trained.step, source, data.name, split)
+    pictures = data_lib.whole_pictures(used, data, split)
+    step = "" if trained.step is None else f"step {trained.step} of "
+    logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
     evaluator = evaluate.Evaluator(trained.model, used, pictures, trained.groups, parallel)
     images = evaluator(trained.params, progress=parallel.process_index == 0)
+    if not trained.groups.edges:  # a released file does not say them
+        images = [dataclasses.replace(image, group_true=None) for image in images]
     seconds = time.monotonic() - began
     result = evaluate.aggregate(images).result()
-    result |= _baselines(data, pictures, images) | {
+    result |= _baselines(data, data.pictures(split), images) | {
         "checkpoint_step": trained.step,
         "programs_compiled": evaluator.traces,
         "seconds": round(seconds, 1),
@@ -93,28 +105,36 @@ def protocol(
 ) -> dict[str, str]:
     """All that a number needs beside it to be comparable."""
     picked = "best" if config.init_from else config.eval.checkpoint
-    if picked == "best" and trained.config.dataset.val_fraction:
-        picked = (
-            "best MAE on whole held-out training pictures "
-            f"({trained.config.dataset.val_fraction:.0%}, stratified by count, seed "
-            f"{trained.config.dataset.val_seed})"
-        )
+    model = f"model {trained.config.model.name}"
+    groups = (
+        f"edges of binning {trained.config.groups.binning} from the counts of training crops; a "
+        "whole picture's group is that of its whole count, mostly the last"
+    )
+    trained_on = (
+        f"{trained.about['data']}, preset {trained.config.preset}, {model}, "
+        f"seed {trained.config.seed}"
+    )
+    if trained.step is None:
+        picked, groups = "as released", "edges not known"
+        trained_on = f"{trained.about['data']}, {model}"
+    elif picked == "best" and trained.config.dataset.val_fraction:
+        picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":
         picked = f"step {trained.step}"
     return {
         "data set": data.name,
         "split": split,
-        "pictures": "whole, every one exactly once, not resized; zero-padded to multiples of 4",
+        "pictures": f"whole, every one exactly once, {_RESIZED[config.input.resize]}",
         "ground truth": f"number of head points (outside the picture: {config.density.outside})",
         "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "
         f"{config.density.sigma:g}, border {config.density.border}",
         "map quality": metrics_lib.MAP_QUALITY_CONVENTION,
         "weights": trained.source,
         "selection": picked,
-        "count groups": f"edges of binning {trained.config.groups.binning} from the counts of "
-        "training crops; a whole picture's group is that of its whole count, mostly the last",
-        "trained on": f"{trained.about['data']}, preset {trained.config.preset}, model "
-        f"{trained.config.model.name}, seed {trained.config.seed}",
+        "count groups": groups,
+        "trained on": trained_on,
+        "trained by": trained.about.get("program", "unknown"),
+        "evaluated by": version.describe(),
         "training pictures sha256": trained.about["train_ids_sha256"],
         "evaluated pictures sha256": ids_sha256(data.pictures(split)),
     }
@@ -152,7 +172,7 @@ def _brightness(pictures: Pictures) -> np.ndarray:
 def _triptychs(
     config: ml_collections.ConfigDict,
     trained: TrainedModel,
-    pictures: Pictures,
+    pictures: Pictures | ResizedPictures,
     images: list[ImageMetrics],
 ) -> list[report.Triptych]:
     """The best and the worst pictures, counted once more on one device for their maps."""
@@ -169,6 +189,7 @@ def _triptychs(
             picture = pictures[position]
             height, width = picture.image.shape[:2]
             crop = Crop(picture.image, picture.density, picture.points)
+            shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
             # Multiples of 64 keep the number of programs small.
             shape = (-(-height // 64) * 64, -(-width // 64) * 64)
             batch = collate(
@@ -178,7 +199,7 @@ def _triptychs(
             shown.append(
                 report.Triptych(
                     picture.id,
-                    picture.image if picture.image.shape[2] == 3 else picture.image[..., 0],
+                    shown_image if shown_image.shape[2] == 3 else shown_image[..., 0],
                     picture.density,
                     density,
                     images[position].count_true,

@@ -1,8 +1,10 @@
 """Random crops of pictures with their density maps, flips and noise."""
 
 import dataclasses
+import io
 
 import numpy as np
+from PIL import Image
 
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.pictures import Picture
@@ -10,28 +12,52 @@ from cmtl_jax.input_pipeline.pictures import Picture
 
 @dataclasses.dataclass(frozen=True)
 class CropRule:
-    """How large a crop is.
+    """How large a crop is, where it may lie, and how it is kept.
 
     Attributes:
-        mode: 'quarter' (paper, 4: a quarter of each side of the picture), or 'fixed'.
+        mode: 'fixed', 'quarter' (paper, 3.5: a quarter of each side of the picture), or 'released'
+            (authors' code: 16 * floor(side / 64), about the same and a multiple of 16).
         height: pixels, of mode 'fixed'; a smaller picture is taken whole.
         width: likewise.
+        range: 'all' (every position within the picture), or 'released' (authors' code: the last
+            two positions, and so the last two rows and columns of a picture, are never reached).
+        jpeg: quality of a JPEG that the crop is written to and read from (authors' code: 75, its
+            framework's default); 0: not.
     """
 
     mode: str
-    height: int
-    width: int
+    height: int = 0
+    width: int = 0
+    range: str = "all"
+    jpeg: int = 0
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the crops of a picture of height x width."""
+        """Size of the crops of a picture of height x width.
+
+        A side below 64 pixels, of which the authors' code makes an empty patch, gives one of 16
+        pixels in mode 'released', or the whole side if that is less.
+        """
         if self.mode == "quarter":
             return max(1, height // 4), max(1, width // 4)
+        if self.mode == "released":
+            return _released_side(height), _released_side(width)
         return min(height, self.height), min(width, self.width)
 
     def place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height, width (pixels) of a random crop; all positions equally likely."""
+        """Top, left, height, width (pixels) of a random crop; all its positions equally likely."""
         h, w = self.size(height, width)
-        return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+        return self._start(height - h, rng), self._start(width - w, rng), h, w
+
+    def _start(self, last: int, rng: np.random.Generator) -> int:
+        if self.range == "all":
+            return int(rng.integers(last + 1))
+        # Theirs is floor((b - a) * rand + a) for the centre, 1-based, where a = crop / 2 + 1 and
+        # b = side - crop / 2: 0-based and for the first pixel, floor((side - crop - 1) * rand).
+        return int(max(last - 1, 0) * rng.random())
+
+
+def _released_side(side: int) -> int:
+    return 16 * (side // 64) or min(side, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +68,13 @@ class Augmentation:
         flip: probability of a horizontal flip.
         noise: probability of noise.
         noise_level: the noise is uniform within +- this many grey levels (authors' code: 10).
+        clip: keep noisy grey levels within 0..255 (ours); the authors' code does not.
     """
 
     flip: float = 0.0
     noise: float = 0.0
     noise_level: float = 0.0
+    clip: bool = True
 
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
@@ -57,19 +85,36 @@ def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np
     return moved[inside]
 
 
+def whole(picture: Picture) -> Crop:
+    """The whole picture."""
+    return Crop(picture.image, picture.density, picture.points)
+
+
 def random_crop(picture: Picture, rule: CropRule, rng: np.random.Generator) -> Crop:
     """A random crop. Its density is cut out of the picture's: heads at its edge count in part."""
-    top, left, h, w = rule.place(*picture.image.shape[:2], rng)
+    return cut(picture, *rule.place(*picture.image.shape[:2], rng), jpeg=rule.jpeg)
+
+
+def cut(picture: Picture, top: int, left: int, h: int, w: int, *, jpeg: int = 0) -> Crop:
+    """The crop of h x w pixels whose first pixel is (left, top); jpeg as in CropRule."""
     rows, columns = slice(top, top + h), slice(left, left + w)
+    image = picture.image[rows, columns]
     return Crop(
-        picture.image[rows, columns],
+        _reencode(image, jpeg) if jpeg else image,
         picture.density[rows, columns],
         points_inside(picture.points, top, left, h, w),
     )
 
 
+def _reencode(image: np.ndarray, quality: int) -> np.ndarray:
+    grey = image.shape[2] == 1
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if grey else image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer)).reshape(image.shape)
+
+
 def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """Flips and adds noise, each with its probability. Grey levels stay within 0..255.
+    """Flips and adds noise, each with its probability.
 
     Flipped head points are given by their pixel; the position within it is lost.
     """
@@ -82,5 +127,7 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
     if noise:
         level = augmentation.noise_level
         grey = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
-        image = np.clip(image + grey[..., None], 0, 255)
+        image = image + grey[..., None]
+        if augmentation.clip:
+            image = np.clip(image, 0, 255)
     return Crop(image, density, points)

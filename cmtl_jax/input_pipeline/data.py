@@ -14,8 +14,10 @@ from cmtl_jax.input_pipeline import buckets, count_groups, holdout
 from cmtl_jax.input_pipeline.batch import Batch, collate
 from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, random_crop
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
+from cmtl_jax.input_pipeline.patches import COPIES, Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
+from cmtl_jax.input_pipeline.resize import ResizedPictures
 
 _RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
 
@@ -88,7 +90,7 @@ def load(config: ml_collections.ConfigDict) -> Data:
     )
     number = sum(len(prepared.splits[split]) for split in train_names)
     counts = [entry.count for entry in pictures.index[:number]]
-    training, val = holdout.stratified(counts, d.val_fraction, d.val_seed) if counts else ([], [])
+    training, val = _held_out(d, counts)
     splits = {"train": pictures.subset(training), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, len(pictures)))
@@ -99,17 +101,89 @@ def load(config: ml_collections.ConfigDict) -> Data:
     return Data(name, splits)
 
 
+def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int], list[int]]:
+    if not counts:
+        return [], []
+    if d.val_split == "released":
+        return holdout.released(len(counts), d.val_fraction, d.val_seed)
+    return holdout.stratified(counts, d.val_fraction, d.val_seed)
+
+
 def crop_rule(config: ml_collections.ConfigDict) -> CropRule:
-    """How large the training crops are."""
-    return CropRule(config.crop.mode, config.crop.height, config.crop.width)
+    """How the training crops are cut."""
+    p = config.crop
+    return CropRule(p.mode, p.height, p.width, p.range, p.jpeg)
+
+
+def stored_patches(
+    config: ml_collections.ConfigDict, pictures: Pictures, *, copies: bool = True
+) -> Patches | None:
+    """The stored patches of pictures; None where a new crop is taken each time (crop.stored = 0).
+
+    Args:
+        config: of the run.
+        pictures: to cut.
+        copies: whether with augment.when = 'stored' flipped and noisy copies are among them.
+    """
+    if not config.crop.stored:
+        return None
+    stored = config.augment.when == "stored"
+    number = config.crop.stored // (COPIES if stored and not copies else 1)
+    noise_level = config.augment.noise_level if stored and copies else None
+    return Patches(pictures, crop_rule(config), number, config.seed, noise_level=noise_level)
+
+
+def validation_pictures(
+    config: ml_collections.ConfigDict, data: Data
+) -> Pictures | ResizedPictures | Patches:
+    """What a run is validated on: whole held-out pictures, or stored patches of them.
+
+    Raises:
+        UserError: no picture is held out.
+    """
+    if config.dataset.validate_on == "patches":
+        return stored_patches(config, data.pictures("val"), copies=False)
+    return whole_pictures(config, data, "val")
+
+
+def whole_pictures(
+    config: ml_collections.ConfigDict, data: Data, split: str
+) -> Pictures | ResizedPictures:
+    """Whole pictures of a split, resized as config.input.resize says.
+
+    Raises:
+        UserError: there is none.
+    """
+    pictures = data.pictures(split)
+    return ResizedPictures(pictures) if config.input.resize == "multiple_of_4" else pictures
+
+
+def describe_validation(config: ml_collections.ConfigDict) -> str:
+    """What validation_pictures are and how they are drawn, in words."""
+    d = config.dataset
+    what = "whole held-out training pictures"
+    if d.validate_on == "patches":
+        number = config.crop.stored // (COPIES if config.augment.when == "stored" else 1)
+        what = f"{number} patches of each held-out training picture"
+    drawn = "stratified by count"
+    if d.val_split == "released":
+        drawn = "drawn regardless of count, one picture less as in the authors' code"
+    return f"{what} ({d.val_fraction:.0%}, {drawn}, seed {d.val_seed})"
 
 
 def fit_groups(config: ml_collections.ConfigDict, train: Pictures) -> count_groups.CountGroups:
-    """Count groups and class weights of the training split's crops."""
-    counts = count_groups.sample_counts(
-        train, crop_rule(config), config.groups.samples, config.seed
-    )
+    """Count groups and class weights of the training split: of all its stored patches, if any.
+
+    Otherwise of config.groups.samples random crops of each picture.
+    """
     g = config.groups
+    patches = stored_patches(config, train)
+    if patches is None:
+        counts = count_groups.sample_counts(
+            train, crop_rule(config), g.samples, config.seed, g.count
+        )
+    else:
+        counts = count_groups.stored_counts(patches, g.count)
     return count_groups.fit(counts, g.number, g.binning, g.class_weights)
 
 
@@ -142,13 +216,20 @@ def training_stream(
 ) -> Iterator[Batch]:
     """This process's part of the training batches number `start` to config.train.steps - 1.
 
-    A batch depends on the config, the pictures and its number alone. H and W are one shape for
+    A batch depends on the config, the pictures and its number alone. Each round of the stream takes
+    every picture, or every stored patch, equally often. H and W are one shape for
     crops of fixed size, at most config.crop.max_buckets shapes for others. With more rows than
     config.train.batch_size, the rest of the global batch are fillers.
     """
     rule = crop_rule(config)
-    sizes = [rule.size(entry.height, entry.width) for entry in train.index]
-    max_buckets = config.crop.max_buckets if rule.mode == "quarter" else 1
+    patches = stored_patches(config, train)
+    if patches is None:
+        sizes = [rule.size(entry.height, entry.width) for entry in train.index]
+    else:
+        sizes = patches.sizes
+    max_buckets = 1 if rule.mode == "fixed" else config.crop.max_buckets
+    a = config.augment
+    online = Augmentation(a.flip, a.noise, a.noise_level, a.clip)
     plan = TrainingPlan(
         sizes,
         buckets.choose(sizes, max_buckets),
@@ -157,22 +238,23 @@ def training_stream(
         config.seed,
     )
     loader = TrainingLoader(
-        train,
+        train if patches is None else patches,
         groups,
         rows or config.train.batch_size,
         config.input.mean,
         config.input.std,
         shard,
-        rule,
-        Augmentation(**config.augment),
+        rule if patches is None else None,
+        online if a.when == "online" else Augmentation(),
         config.seed,
+        config.groups.count,
     )
     return stream(plan, loader, start=start, num_workers=config.dataset.num_workers)
 
 
 def evaluation_stream(
     config: ml_collections.ConfigDict,
-    pictures: Pictures,
+    pictures: Pictures | ResizedPictures | Patches,
     groups: count_groups.CountGroups,
     *,
     batch_size: int,

@@ -7,8 +7,9 @@ import grain
 import numpy as np
 
 from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
-from cmtl_jax.input_pipeline.count_groups import CountGroups
-from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, augment, random_crop
+from cmtl_jax.input_pipeline.count_groups import CountGroups, count_of
+from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, augment, random_crop, whole
+from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
 
@@ -50,17 +51,17 @@ class Loader:
         shard: this process's part.
     """
 
-    pictures: Pictures
+    pictures: Pictures | Patches
     groups: CountGroups
     batch_size: int
     mean: float
     std: float
     shard: Shard = Shard()
 
-    def _collate(self, planned: PlannedBatch, crop) -> Batch:
+    def _collate(self, planned: PlannedBatch, crop, count: str = "points") -> Batch:
         rows = self.shard.rows(self.batch_size)
         crops = [crop(planned, row) for row in rows if row < len(planned.positions)]
-        groups = [self.groups(len(crop.points)) for crop in crops]
+        groups = [self.groups(count_of(crop.points, crop.density, count)) for crop in crops]
         return collate(
             crops,
             groups,
@@ -74,19 +75,28 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingLoader(Loader):
-    """Random crops; example `row` of batch `number` depends on (seed, number, row) alone."""
+    """Random crops, or with crop_rule None whole patches, augmented.
 
-    crop_rule: CropRule = CropRule("fixed", 128, 128)
+    What is random in example `row` of batch `number` depends on (seed, number, row) alone. An
+    example's group is that of its count (see count_groups.count_of) by the rule `count`.
+    """
+
+    crop_rule: CropRule | None = CropRule("fixed", 128, 128)
     augmentation: Augmentation = Augmentation()
     seed: int = 0
+    count: str = "points"
 
     def __call__(self, planned: PlannedBatch) -> Batch:
-        return self._collate(planned, self._crop)
+        return self._collate(planned, self._crop, self.count)
 
     def _crop(self, planned: PlannedBatch, row: int) -> Crop:
         rng = np.random.default_rng([self.seed, planned.number, row])
         picture = self.pictures[planned.positions[row]]
-        return augment(random_crop(picture, self.crop_rule, rng), self.augmentation, rng)
+        if self.crop_rule is None:
+            crop = whole(picture)
+        else:
+            crop = random_crop(picture, self.crop_rule, rng)
+        return augment(crop, self.augmentation, rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +107,7 @@ class EvaluationLoader(Loader):
         return planned, self._collate(planned, self._whole)
 
     def _whole(self, planned: PlannedBatch, row: int) -> Crop:
-        picture = self.pictures[planned.positions[row]]
-        return Crop(picture.image, picture.density, picture.points)
+        return whole(self.pictures[planned.positions[row]])
 
 
 def stream(

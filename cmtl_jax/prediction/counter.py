@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cmtl_jax.datasets import pictures as picture_files
-from cmtl_jax.input_pipeline import buckets
+from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import overlay
@@ -30,8 +30,8 @@ class Count:
     Attributes:
         count: people.
         density: float32 [H, W], people per pixel, at the picture's size.
-        picture: uint8 [H, W] or [H, W, 3], as the network saw it.
-        weights: name or folder of the weights.
+        picture: uint8 [H, W] or [H, W, 3], in the colours that the network saw.
+        weights: folder or file of the weights.
     """
 
     count: float
@@ -76,7 +76,7 @@ class Counter:
             TypeError, ValueError: an array of another type or shape.
         """
         image = self._read(picture)
-        return self._result(image, self._alone(image))
+        return self._result(image, self._alone(self._resized(image)))
 
     def batch(self, pictures: Iterable[Picture], batch_size: int = 8) -> list[Count]:
         """Counts many pictures, those of like size together; all are held in memory.
@@ -92,7 +92,8 @@ class Counter:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        images = [self._read(picture) for picture in pictures]
+        originals = [self._read(picture) for picture in pictures]
+        images = [self._resized(image) for image in originals]
         densities: dict[int, np.ndarray] = {}
         small = [i for i, image in enumerate(images) if _pixels(image) <= WHOLE_PIXELS]
         chosen = buckets.choose([images[i].shape[:2] for i in small], 4) if small else None
@@ -109,8 +110,8 @@ class Counter:
                 counted = self._run([images[i] for i in part], shape, size)
                 densities.update(zip(part, counted, strict=True))
         return [
-            self._result(image, densities[i] if i in densities else self._alone(image))
-            for i, image in enumerate(images)
+            self._result(original, densities[i] if i in densities else self._alone(images[i]))
+            for i, original in enumerate(originals)
         ]
 
     def _read(self, picture: Picture) -> np.ndarray:
@@ -127,6 +128,10 @@ class Counter:
         if not picture.size or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
             raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {picture.shape}")
         return picture_files.from_pil(Image.fromarray(picture), "the array", channels)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """As the weights want to see pictures; densities are those of what is seen."""
+        return resize.image(image) if self._input.resize == "multiple_of_4" else image
 
     def _run(
         self, images: Sequence[np.ndarray], shape: tuple[int, int], batch_size: int = 1
@@ -155,6 +160,7 @@ class Counter:
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
+        density = resize.density(density, image.shape[:2])
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
         return Count(count, density, shown, self.trained.source)
@@ -165,10 +171,11 @@ def _pixels(image: np.ndarray) -> int:
 
 
 def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> Counter:
-    """A counter with the weights of a work folder.
+    """A counter with the weights of a work folder or a released file.
 
     Args:
-        weights: work folder of a training run.
+        weights: work folder of a training run, or an HDF5 file of the authors' PyTorch code of CMTL
+            or MCNN, which brings its own preprocessing.
         checkpoint: 'best' (lowest validation MAE), 'latest' or a step.
 
     Raises:

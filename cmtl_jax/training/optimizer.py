@@ -24,6 +24,8 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
         steps: of the whole training.
     """
     parts = [optax.adam(schedule(config, steps), b1=config.b1, b2=config.b2, eps=config.eps)]
+    if config.weight_decay:  # in the gradient, not decoupled from it: as torch.optim.Adam does
+        parts.insert(0, optax.add_decayed_weights(config.weight_decay))
     if config.grad_clip:
         parts.insert(0, optax.clip_by_global_norm(config.grad_clip))
     if config.head_factor != 1:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from cmtl_jax import checkpoints as checkpoints_lib
-from cmtl_jax import trained_model, work_folder
+from cmtl_jax import trained_model, version, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, run
 from cmtl_jax.input_pipeline import data as data_lib
@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
         UserError: bad input, or a dead density output.
     """
-    parallel = Parallel(config.parallel)
+    parallel = Parallel(config.parallel, precision=config.matmul_precision)
     work_folder.make(workdir)
     data = data_lib.load(config)
     checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
@@ -95,7 +95,11 @@ class _Run:
         self.evaluator = None
         if len(self.data.splits["val"]):
             self.evaluator = evaluate.Evaluator(
-                self.model, c, self.data.pictures("val"), self.groups, self.parallel
+                self.model,
+                c,
+                data_lib.validation_pictures(c, self.data),
+                self.groups,
+                self.parallel,
             )
         batches = data_lib.training_stream(
             c,
@@ -193,7 +197,22 @@ class _Run:
                 f"the weights of {self.config.init_from} are of another model than this config's; "
                 "use the config.model and config.input.channels they were trained with"
             )
+        self._warn_of_other_settings(trained.config)
         return trained.params
+
+    def _warn_of_other_settings(self, before: ml_collections.ConfigDict) -> None:
+        """Weights fit the grey levels and the scale they were trained with."""
+        flat = [
+            {"input.mean": c.input.mean, "input.std": c.input.std,
+             "loss.density_scale": c.loss.density_scale}
+            for c in (before, self.config)
+        ]  # fmt: skip
+        wanted = [f"--config.{k}={v:g}" for k, v in flat[0].items() if v != flat[1][k]]
+        if wanted:
+            logging.warning(
+                "the weights of %s were trained with other settings than this run's; to start "
+                "from what they can do, add %s", self.config.init_from, " ".join(wanted)
+            )  # fmt: skip
 
     def _write_config(self) -> None:
         if self.writes:
@@ -212,9 +231,10 @@ class _Run:
         result = evaluate.aggregate(self.evaluator(params)).result()
         best = self.checkpoints.best()
         logging.info(
-            "step %d validation on %d whole pictures: MAE %.1f, RMSE %.1f, mean %.1f of %.1f "
-            "people (%s)%s", step, result["num_images"], result["mae"], result["rmse"],
-            result["mean_count_pred"], result["mean_count_true"],
+            "step %d validation on %d %s: MAE %.1f, RMSE %.1f, mean %.1f of %.1f "
+            "people (%s)%s", step, result["num_images"],
+            "patches" if self.config.dataset.validate_on == "patches" else "whole pictures",
+            result["mae"], result["rmse"], result["mean_count_pred"], result["mean_count_true"],
             duration(time.monotonic() - began),
             "" if best is None else f"; best before: {best[1]:.1f} at step {best[0]}",
         )  # fmt: skip
@@ -262,6 +282,7 @@ def describe(
     return {
         "config": config.to_dict(),
         "groups": groups.to_json(),
+        "program": version.describe(),
         "data": data.name,
         "train_ids_sha256": run.ids_sha256(data.pictures("train")),
     }

@@ -1,0 +1,54 @@
+"""Compiled programs kept on disk: a second fold, or a run that goes on, does not compile again."""
+
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import re
+import tempfile
+
+import jax
+
+_MOST_BYTES = 4 * 2**30  # the programs used longest ago go first
+
+
+def enable() -> pathlib.Path | None:
+    """Lets JAX keep programs that took a second or more to compile.
+
+    The folder is $XDG_CACHE_HOME/cmtl_jax/xla (or ~/.cache/...), one below it for each kind of
+    processor, as programs for one may not run on another that shares the home folder.
+    JAX_COMPILATION_CACHE_DIR, where it is set, is left as it is, even empty (off).
+
+    Returns:
+        The folder; None where another was chosen or it cannot be written, which is only warned of.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+        return None
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(base) / "cmtl_jax" / "xla" / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        logging.warning(
+            "compiled programs are not kept (%s); set JAX_COMPILATION_CACHE_DIR to a folder that "
+            "can be written", error,
+        )  # fmt: skip
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.jax_compilation_cache_max_size < 0:  # unlimited, the default
+        jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+    return folder
+
+
+def _processor() -> str:
+    """Eight letters for this kind of processor and what it can do."""
+    about = platform.machine() + platform.processor()
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+        about += "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features).*$", text))))
+    except OSError:
+        pass  # not Linux
+    return hashlib.sha256(about.encode()).hexdigest()[:8]

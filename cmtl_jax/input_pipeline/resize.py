@@ -1,0 +1,100 @@
+"""Whole pictures as the authors' test code sees them: resized down to sides that 4 divides."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from cmtl_jax.datasets.prepare import IndexEntry
+from cmtl_jax.input_pipeline.pictures import Picture, Pictures
+
+_STEP = 4
+
+
+def size(height: int, width: int) -> tuple[int, int]:
+    """The next lower multiple of 4 of both sides; a picture with a side below 4 stays as it is."""
+    if min(height, width) < _STEP:
+        return height, width
+    return height // _STEP * _STEP, width // _STEP * _STEP
+
+
+def image(pixels: np.ndarray) -> np.ndarray:
+    """A picture [H, W, C] resized bilinearly to `size`: float32, 0..255.
+
+    As the authors' test code does: pixels' centres are matched and nothing is smoothed before. A
+    picture that has its size already is returned as it is.
+    """
+    height, width = size(*pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    resized = cv2.resize(
+        pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    return resized.reshape(height, width, pixels.shape[2])  # OpenCV drops a single channel
+
+
+def density(people: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A density map [H, W], people per pixel, on another grid of pixels: float32, the same sum.
+
+    Each pixel's people are taken as spread evenly over it. The authors' code interpolates the map
+    and multiplies by the ratio of the areas, which loses people.
+    """
+    if people.shape == tuple(shape):
+        return people
+    for axis, number in enumerate(shape):
+        total = np.cumsum(people, axis=axis, dtype=np.float64)
+        total = np.insert(total, 0, 0.0, axis=axis)
+        edges = np.arange(number + 1) * (people.shape[axis] / number)
+        lower = np.minimum(edges.astype(np.int64), people.shape[axis] - 1)
+        part = np.expand_dims(edges - lower, 1 - axis)
+        below, above = (np.take(total, lower + i, axis=axis) for i in (0, 1))
+        people = np.diff(below + part * (above - below), axis=axis)
+    return people.astype(np.float32)
+
+
+def picture(original: Picture) -> Picture:
+    """An annotated picture resized; the number of head points and the map's sum are kept."""
+    old = original.image.shape[:2]
+    new = size(*old)
+    if new == old:
+        return original
+    points = original.points * (np.array(new[::-1], np.float32) / np.array(old[::-1], np.float32))
+    # Rounding must not push a point of the last pixel out.
+    points = np.minimum(points, np.nextafter(np.array(new[::-1], np.float32), np.float32(0)))
+    return Picture(original.id, image(original.image), points, density(original.density, new))
+
+
+class ResizedPictures:
+    """Pictures resized as they are read: a sequence like Pictures; doing it twice does nothing."""
+
+    def __init__(self, pictures: Pictures):
+        """Nothing is read."""
+        self._pictures = pictures
+        self.channels = pictures.channels
+
+    def subset(self, positions: Sequence[int]) -> "ResizedPictures":
+        """The pictures at these positions."""
+        return ResizedPictures(self._pictures.subset(positions))
+
+    @property
+    def index(self) -> list[IndexEntry]:
+        """Id, resized height and width, and count of each picture, without reading it."""
+        entries = self._pictures.index
+        resized = [size(entry.height, entry.width) for entry in entries]
+        return [e._replace(height=h, width=w) for e, (h, w) in zip(entries, resized, strict=True)]
+
+    def points(self, position: int) -> np.ndarray:
+        """Head points float32 [N, 2] of a resized picture."""
+        return self[position].points
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, position: int) -> Picture:
+        """A picture; its image is float32 where it was resized.
+
+        Raises:
+            UserError: the picture is damaged.
+            IndexError: there is no such position.
+        """
+        return picture(self._pictures[position])
