@@ -33,7 +33,10 @@ NAME = "ucf_cc_50-cross_validation"
 FOLDS = tuple(range(1, NUM_FOLDS + 1))
 
 # Means over pictures that per_image.csv does not give; every fold's has its pictures' number.
-_MEANS = ("game_1", "game_2", "game_3", "best_constant_mae", "brightness_regression_mae")
+_MEANS = (
+    "game_1", "game_2", "game_3", "group_accuracy", "best_constant_mae",
+    "brightness_regression_mae",
+)  # fmt: skip
 _OF_A_FOLD = ("mae", "rmse", "nae", "num_images", "checkpoint_step", "best_constant_mae")
 
 
@@ -153,7 +156,7 @@ def combine(
         and RMSE, all in people per picture, and `folds`.
     """
     pooled = evaluate_lib.aggregate([image for fold in images for image in images[fold]]).result()
-    known = ("mae", "rmse", "nae", "nae_num_images", "group_accuracy", "num_images",
+    known = ("mae", "rmse", "nae", "nae_num_images", "num_images",
              "mean_count_true", "mean_count_pred")  # fmt: skip
     numbers = np.array([len(images[fold]) for fold in results], np.float64)
     means = {

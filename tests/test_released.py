@@ -11,7 +11,7 @@ import pytest
 import released_files
 import small_run
 from PIL import Image
-from work_folders import CommandLine, only_error
+from work_folders import CommandLine, kept_logging, only_error
 
 import cmtl_jax
 from cmtl_jax import trained_model
@@ -206,12 +206,14 @@ def test_as_weights_of_prediction(files, tmp_path, capfd):
     from cmtl_jax import predict
 
     Image.fromarray(np.arange(37 * 50, dtype=np.uint8).reshape(37, 50)).save(tmp_path / "a.png")
-    assert predict.main([str(tmp_path / "a.png"), f"--weights={files['cmtl']}"]) == 0
+    with kept_logging():
+        assert predict.main([str(tmp_path / "a.png"), f"--weights={files['cmtl']}"]) == 0
     out, err = capfd.readouterr()
     counted = cmtl_jax.load(str(files["cmtl"]))(tmp_path / "a.png").count
     assert out == f"{tmp_path / 'a.png'}\t{counted:.1f}\n" and err == ""
     (tmp_path / "x.h5").write_bytes(b"no")
-    assert predict.main([str(tmp_path / "a.png"), f"--weights={tmp_path}/x.h5"]) == 1
+    with kept_logging():
+        assert predict.main([str(tmp_path / "a.png"), f"--weights={tmp_path}/x.h5"]) == 1
     assert "x.h5 cannot be read as HDF5" in only_error(capfd.readouterr()[1])
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from cmtl_jax import config as base_config
 from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline import resize
+from cmtl_jax.input_pipeline.data import Data, validation_pictures, whole_pictures
 from cmtl_jax.input_pipeline.pictures import Picture
 from cmtl_jax.input_pipeline.resize import ResizedPictures
 
@@ -106,3 +108,22 @@ def test_pictures_are_resized_with_all_that_is_known_of_them():
     twice = ResizedPictures(pictures)
     assert twice.index == pictures.index
     np.testing.assert_array_equal(twice[0].image, picture.image)
+
+
+def test_the_key_is_the_reference_presets_and_is_of_whole_pictures_alone():
+    resizes = {}
+    for preset in base_config.PRESETS:
+        config = base_config.base()
+        base_config.apply_preset(config, preset)
+        resizes[preset] = config.input.resize
+    assert resizes == {"recommended": "none", "paper": "none", "reference": "multiple_of_4"}
+
+    image = np.zeros((39, 51, 1), np.uint8)
+    picture = Picture("a", image, np.zeros((0, 2), np.float32), np.zeros((39, 51), np.float32))
+    data = Data("x", {"val": OnePicture(picture), "train": OnePicture(picture)})
+    for resize_key, expected in (("none", (39, 51)), ("multiple_of_4", (36, 48))):
+        config.input.resize = resize_key
+        config.dataset.validate_on = "whole"
+        for pictures in (whole_pictures(config, data, "val"), validation_pictures(config, data)):
+            assert pictures[0].image.shape[:2] == expected
+        assert data.pictures("train")[0].image.shape[:2] == (39, 51)  # what crops are cut from

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import math
 import pathlib
 import time
 
@@ -15,16 +16,18 @@ from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.evaluation import evaluate, report
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
+from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.resize import ResizedPictures
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.trained_model import TrainedModel
 
+GROUP_CROPS = 4  # of each picture, that the accuracy of count groups is taken from
 
 _RESIZED = {
     "none": "not resized; zero-padded to multiples of 4",
-    "multiple_of_4": "each side resized down to a multiple of 4 (bilinear), unless it is below 4",
+    "multiple_of_4": "each side resized down to a multiple of 4 (bilinear), unless one is below 4",
 }
 
 
@@ -68,6 +71,8 @@ def evaluate_checkpoint(
         images = [dataclasses.replace(image, group_true=None) for image in images]
     seconds = time.monotonic() - began
     result = evaluate.aggregate(images).result()
+    result["group_accuracy_whole"] = result.pop("group_accuracy")
+    result |= _group_accuracy(used, trained, data.pictures(split), parallel)
     result |= _baselines(data, data.pictures(split), images) | {
         "checkpoint_step": trained.step,
         "programs_compiled": evaluator.traces,
@@ -107,8 +112,9 @@ def protocol(
     picked = "best" if config.init_from else config.eval.checkpoint
     model = f"model {trained.config.model.name}"
     groups = (
-        f"edges of binning {trained.config.groups.binning} from the counts of training crops; a "
-        "whole picture's group is that of its whole count, mostly the last"
+        f"edges of binning {trained.config.groups.binning} from the counts of training crops; "
+        f"accuracy on {GROUP_CROPS} such crops of each picture at seeded random positions. The "
+        "table of pictures has the group of each whole count, mostly the last"
     )
     trained_on = (
         f"{trained.about['data']}, preset {trained.config.preset}, {model}, "
@@ -144,6 +150,26 @@ def ids_sha256(pictures: Pictures) -> str:
     """Hash of the sorted ids of pictures, one a line."""
     ids = sorted(entry.id for entry in pictures.index)
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _group_accuracy(
+    config: ml_collections.ConfigDict,
+    trained: TrainedModel,
+    pictures: Pictures,
+    parallel: Parallel,
+) -> dict[str, float | int]:
+    """Share of right count groups among crops like those of the training, which groups are of."""
+    crops = Patches(pictures, data_lib.crop_rule(trained.config), GROUP_CROPS, seed=0)
+    images: list[ImageMetrics] = []
+    if trained.groups.edges and trained.config.model.name == "cmtl":
+        counter = evaluate.Evaluator(trained.model, config, crops, trained.groups, parallel)
+        images = counter(trained.params)
+    classified = [image for image in images if image.group_pred is not None]
+    hits = sum(image.group_true == image.group_pred for image in classified)
+    return {
+        "group_accuracy": hits / len(classified) if classified else math.nan,
+        "group_num_crops": len(classified),
+    }
 
 
 def _baselines(

@@ -33,8 +33,16 @@ class Objective:
     density_reduction: str
     density_scale: float
 
-    def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
-        """The parts of the loss by name; group_loss is missing without group logits."""
+    def __call__(
+        self, output: CmtlOutput, batch: Batch, class_weights: jax.Array | None = None
+    ) -> dict[str, SumCount]:
+        """The parts of the loss by name; group_loss is missing without group logits.
+
+        Class weights given as an array are no part of the program, which runs that differ in
+        nothing else (the folds of a cross-validation) then share.
+        """
+        if class_weights is None:
+            class_weights = jnp.asarray(self.class_weights)
         parts = {
             "density_loss": losses.density_loss(
                 output.density,
@@ -50,7 +58,7 @@ class Objective:
                 output.group_logits,
                 batch.group,
                 batch.weight,
-                jnp.asarray(self.class_weights),
+                class_weights,
                 kind=self.group_loss,
             )
         return parts
@@ -77,7 +85,12 @@ def make_train_step(
     Metrics are (sum, count) pairs over the whole batch by name, and norms of gradients.
     """
 
-    def step(state: TrainState, batch: Batch, axis_name: str | None = None):
+    def step(
+        state: TrainState,
+        batch: Batch,
+        axis_name: str | None = None,
+        class_weights: jax.Array | None = None,
+    ):
         def over_devices(tree: PyTree) -> PyTree:
             return jax.lax.psum(tree, axis_name) if axis_name else tree
 
@@ -85,7 +98,7 @@ def make_train_step(
 
         def loss_of(params: PyTree):
             output = model.apply({"params": params}, batch.image, batch.size, keys)
-            parts = objective(output, batch)
+            parts = objective(output, batch, class_weights)
             divided = {
                 name: part.sum / jnp.maximum(over_devices(part.count), 1)
                 for name, part in parts.items()

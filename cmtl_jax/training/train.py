@@ -11,6 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from cmtl_jax import checkpoints as checkpoints_lib
 from cmtl_jax import trained_model, version, work_folder
@@ -135,7 +136,9 @@ class _Run:
                 _, done = loop.run(
                     state,
                     batches,
-                    self.parallel.train_step(step),
+                    self.parallel.train_step(
+                        step, class_weights=np.asarray(self.groups.class_weights, np.float32)
+                    ),
                     self,
                     self.progress,
                     start=start,
