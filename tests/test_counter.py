@@ -158,3 +158,25 @@ def test_colour_weights_see_colours(tmp_path):
     result = counter(picture)
     assert result.density.shape == (20, 30) and result.picture.shape == (20, 30, 3)
     assert result.count != pytest.approx(counter(picture[:, :, ::-1]).count, rel=1e-6)
+
+
+def test_where_the_groups_act_a_large_picture_is_not_cut(tmp_path, monkeypatch):
+    counter = cmtl_jax.load(untrained(tmp_path, prior_fusion="film"))
+    picture = grey(150, 190)
+    whole = counter(picture)
+    monkeypatch.setattr(counter_lib, "TILE", 64)
+    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 10_000)
+    same(counter(picture), whole)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9")],
+)
+def test_too_little_memory_is_told_in_words(counter, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(counter, "_density", fail)
+    with pytest.raises(UserError, match="not enough memory to count 128x64 pixels"):
+        counter(grey(60, 70))

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cmtl_jax.datasets import pictures as picture_files
+from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
 from cmtl_jax.parallel import Parallel
@@ -142,7 +143,15 @@ class Counter:
         batch = collate(
             crops, [0] * len(crops), shape, size, mean=self._input.mean, std=self._input.std
         )
-        density = self._parallel.local(self._density(self.trained.params, batch))
+        try:
+            density = self._parallel.local(self._density(self.trained.params, batch))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise UserError(
+                    f"not enough memory to count {shape[1]}x{shape[0]} pixels at once; close other "
+                    "programs, or shrink the picture"
+                ) from error
+            raise
         return [  # copies, so that a small map does not keep the whole batch in memory
             density[i, : image.shape[0], : image.shape[1], 0].copy()
             for i, image in enumerate(images)
@@ -151,7 +160,9 @@ class Counter:
     def _alone(self, image: np.ndarray) -> np.ndarray:
         """Density map of one image, in tiles where it is large."""
         shape = tuple(-(-side // _STEP) * _STEP for side in image.shape[:2])
-        if _pixels(image) <= WHOLE_PIXELS:
+        # What the groups say is a matter of the whole picture: tiles would not be exact.
+        of_the_whole = self.trained.config.model.prior_fusion == "film"
+        if of_the_whole or _pixels(image) <= WHOLE_PIXELS:
             return self._run([image], shape)[0]
         density = np.empty(image.shape[:2], np.float32)
         shape = tuple(min(side, TILE + 2 * HALO) for side in shape)

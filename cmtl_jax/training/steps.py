@@ -117,10 +117,16 @@ def make_train_step(
         metrics = over_devices(parts | _measure(output, batch))
         metrics["loss"] = loss
         metrics["grad_norm"] = optax.tree.norm(gradient)
-        metrics["first_layer_grad_norm"] = optax.tree.norm(gradient["shared"]["conv1"])
+        metrics["first_layer_grad_norm"] = optax.tree.norm(_first_layers(gradient))
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step
+
+
+def _first_layers(gradient: PyTree) -> list[PyTree]:
+    """Gradients of the layers that read the picture: the shared one, or one of each column."""
+    stages = [gradient["shared"]] if "shared" in gradient else gradient.values()
+    return [stage["conv1"] for stage in stages if "conv1" in stage]
 
 
 def _example_keys(seed: int, step: jax.Array, number: int, axis_name: str | None) -> jax.Array:
