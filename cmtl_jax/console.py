@@ -1,11 +1,14 @@
 """What people see of a run on standard error: log lines and errors of this project alone."""
 
+import argparse
 import ast
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import logging as absl_logging
 
@@ -31,6 +34,31 @@ def setup(*, quiet: bool = False) -> None:
     logging.getLogger().setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line like everything else; `prog` is the command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(command: Callable[[], int], *, errors: str = "replace") -> int:
+    """`run` for a command whose results are the lines of standard output; without log lines.
+
+    Args:
+        command: gives the exit status.
+        errors: what becomes of characters the terminal lacks, as in `open`.
+    """
+    setup(quiet=True)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+    try:
+        return run(command)
+    except BrokenPipeError:  # such as `| head`; Python would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def one_line(error: BaseException | str) -> str:

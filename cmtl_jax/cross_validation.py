@@ -125,7 +125,11 @@ def summarise(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
-        _write_per_image_csv(folder / "per_image.csv", images)
+        report.write_per_image_csv(
+            folder / "per_image.csv",
+            everything,
+            fold=[fold for fold, one in images.items() for _ in one],
+        )
         report.write_report(
             folder / "report.html",
             title="ucf_cc_50, cross-validation",
@@ -313,22 +317,6 @@ def _image(row: Mapping[str, str]) -> ImageMetrics:
     groups = (int(row[name]) if row[name] else None for name in ("group_true", "group_pred"))
     true, pred = int(row["count_true"]), float(row["count_pred"])
     return ImageMetrics(row["id"], true, pred, *groups, game=(float("nan"),) * 4)
-
-
-def _write_per_image_csv(
-    path: pathlib.Path, images: Mapping[int, Sequence[ImageMetrics]]
-) -> None:
-    """The columns of a run's per_image.csv, and the fold a picture was tested in."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    report.write_per_image_csv(temporary, [image for one in images.values() for image in one])
-    folds = [fold for fold, one in images.items() for _ in one]
-    with temporary.open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*head, "fold"])
-        writer.writerows([*row, fold] for row, fold in zip(rows, folds, strict=True))
-    os.replace(temporary, path)
 
 
 def _protocol(

@@ -98,29 +98,25 @@ class Parallel:
         return jax.tree.map(put, tree)
 
     def train_step(
-        self, step: Callable[..., tuple[PyTree, PyTree]], **constants: np.ndarray
+        self, step: Callable[..., tuple[PyTree, PyTree]], *constants: PyTree
     ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
-        """Compiles step(state, batch, axis_name=..., **constants) -> (state, metrics).
-
-        The constants are arguments of the program, not part of it.
+        """Compiles step(state, batch, *constants, axis_name=...) -> (state, metrics).
 
         The compiled step takes a replicated state, which it may consume, and this process's part of
-        the batch; the results are replicated. Its `traces()` is the number of programs so far.
+        the batch; the results are replicated. The arrays of the constants are the same at every
+        call, arguments of the program and no part of it. Its `traces()` is the number of programs
+        so far.
         """
         if self.kind == "pmap":
             return self._pmap_step(step, constants)
-
-        def train_step(state: PyTree, batch: PyTree, constants: PyTree) -> tuple[PyTree, PyTree]:
-            return step(state, batch, **constants)
-
         compiled = jax.jit(
-            train_step, donate_argnums=0, out_shardings=(self.replicated, self.replicated)
+            step, donate_argnums=0, out_shardings=(self.replicated, self.replicated)
         )
         constants = self.replicate(constants)
 
         def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
             with jax.default_matmul_precision(self._precision):
-                return compiled(state, self.split(batch), constants)
+                return compiled(state, self.split(batch), *constants)
 
         run.traces = compiled._cache_size
         return run
@@ -129,15 +125,15 @@ class Parallel:
         local = self._local_devices
         programs = 0
 
-        def traced(state: PyTree, batch: PyTree, constants: PyTree) -> tuple[PyTree, PyTree]:
+        def traced(state: PyTree, batch: PyTree, *constants: PyTree) -> tuple[PyTree, PyTree]:
             nonlocal programs
             programs += 1  # pmap keeps no count of its own; a body runs once a program
-            return step(state, batch, axis_name=AXIS, **constants)
+            return step(state, batch, *constants, axis_name=AXIS)
 
         compiled = jax.pmap(
             traced,
             axis_name=AXIS,
-            in_axes=(None, 0, None),
+            in_axes=(None, 0, *(None for _ in constants)),
             out_axes=(None, None),
             devices=self.devices,
         )
@@ -147,7 +143,7 @@ class Parallel:
             if self.process_count > 1:  # pmap takes this process's arrays, not global ones
                 state = jax.tree.map(lambda x: x.addressable_data(0), state)
             with jax.default_matmul_precision(self._precision):
-                done = compiled(state, batch, constants)
+                done = compiled(state, batch, *constants)
             return self.replicate(done)
 
         run.traces = lambda: programs

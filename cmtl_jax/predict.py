@@ -2,17 +2,15 @@
 
 import argparse
 import csv
+import io
 import json
-import os
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import IO, NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
-from cmtl_jax import console
+from cmtl_jax import console, work_folder
 from cmtl_jax.datasets.pictures import SUFFIXES
 from cmtl_jax.errors import UserError
 
@@ -26,16 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     A picture that cannot be counted is told on standard error; the others are counted all the same,
     and the status is 1.
     """
-    console.setup(quiet=True)
     # File names are bytes; those that are no text are written as they are.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
-    try:
-        return console.run(lambda: _predict(_parser().parse_args(argv)))
-    except BrokenPipeError:  # such as `| head`; Python would complain once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return console.main(lambda: _predict(_parser().parse_args(argv)), errors="surrogateescape")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -78,13 +68,8 @@ def _print(path: pathlib.Path, count: float, as_json: bool) -> None:
         print(f"{path}\t{count:.1f}", flush=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m cmtl_jax.predict --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = console.Parser(
         prog="python -m cmtl_jax.predict", description="Counts the people in pictures."
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures and folders of them")
@@ -157,9 +142,12 @@ class _Output:
         self._stems.add(stem)
         self._rows.append((str(path), f"{result.count:.3f}"))
         try:
-            _atomically(self._folder / f"{stem}{_DENSITY}", lambda f: np.save(f, result.density))
-            image = result.overlay()
-            _atomically(self._folder / f"{stem}{_OVERLAY}", lambda f: image.save(f, "PNG"))
+            with io.BytesIO() as file:
+                np.save(file, result.density)
+                work_folder.write(self._folder / f"{stem}{_DENSITY}", file.getvalue())
+            with io.BytesIO() as file:
+                result.overlay().save(file, "PNG")
+                work_folder.write(self._folder / f"{stem}{_OVERLAY}", file.getvalue())
         except OSError as error:
             raise UserError(
                 f"cannot write the maps of {path} in {self._folder} ({error.strerror or error}); "
@@ -181,26 +169,10 @@ class _Output:
             ) from error
 
     def _write_counts(self) -> None:
-        _atomically(self._folder / "counts.csv", self._write_rows, encoding="utf-8")
-
-    def _write_rows(self, file: IO[str]) -> None:
-        rows = csv.writer(file)
-        rows.writerow(("path", "count"))
-        rows.writerows(self._rows)
-
-
-def _atomically(
-    path: pathlib.Path, write: Callable[[IO], object], encoding: str | None = None
-) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    text = {"newline": "", "encoding": encoding, "errors": "surrogateescape"} if encoding else {}
-    try:
-        with temporary.open("w" if encoding else "wb", **text) as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("path", "count"), *self._rows])
+        data = text.getvalue().encode("utf-8", "surrogateescape")
+        work_folder.write(self._folder / "counts.csv", data)
 
 
 if __name__ == "__main__":

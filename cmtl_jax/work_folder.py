@@ -1,6 +1,7 @@
 """The work folder of a run."""
 
 import json
+import os
 import pathlib
 import tempfile
 
@@ -23,6 +24,18 @@ def make(workdir: pathlib.Path) -> None:
             f"cannot write in the work folder {workdir}: {error.strerror or error}; "
             "choose another with --workdir or make room"
         ) from error
+
+
+def write(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file that appears whole, or not at all; makes its folder."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict]:

@@ -139,15 +139,15 @@ def test_the_ordinary_start_and_step_take_it():
     config.model.name = "mcnn"
     model = trained_model.build_model(config)
     tx = optimizer.build(config.optimizer, config.train.steps)
-    objective = steps.Objective((1.0,) * 10, 0.02, "softmax_ce", "mean", 100.0)
-    step = steps.make_train_step(model, objective, tx, ema_decay=0.998, seed=0)
+    objective = steps.Objective(np.ones(10, np.float32), 0.02, "softmax_ce", "mean", 100.0)
+    step = steps.make_train_step(model, tx, ema_decay=0.998, seed=0)
     crops = [Crop(crop()[:, :, None], np.zeros((64, 64)), np.zeros((0, 2)))] * 2
     batch = collate(crops, [0, 0], (64, 64), 2, mean=113.0, std=64.0)
 
     def start_and_step():
         params = trained_model.init_params(model, 0, 1)
         params = whitening.fit(model, params, batch.image, batch.size, batch.density)
-        return params, step(state_lib.create(params, tx, ema=True), batch)
+        return params, step(state_lib.create(params, tx, ema=True), batch, objective)
 
     params, (state, metrics) = jax.eval_shape(start_and_step)
     assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, params)

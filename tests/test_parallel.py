@@ -54,8 +54,8 @@ def one_step(tmp_path_factory):
     model = trained_model.build_model(config)
     assert config.model.dropout == 0.5
     tx = optax.sgd(1.0)
-    objective = steps_lib.Objective(CLASS_WEIGHTS, 10.0, "softmax_ce", "mean", 100.0)
-    step = steps_lib.make_train_step(model, objective, tx, ema_decay=0.0, seed=3)
+    objective = steps_lib.Objective(np.float32(CLASS_WEIGHTS), 10.0, "softmax_ce", "mean", 100.0)
+    step = steps_lib.make_train_step(model, tx, ema_decay=0.0, seed=3)
     params = Parallel().host(
         Parallel().initialise(lambda: trained_model.init_params(model, 0, 1))
     )
@@ -63,7 +63,7 @@ def one_step(tmp_path_factory):
     for kind, number in (("jit", 1), ("jit", 4), ("pmap", 4)):
         parallel = Parallel(kind, jax.devices()[:number])
         state = parallel.replicate(state_lib.create(params, tx, ema=False))
-        state, metrics = parallel.train_step(step)(state, uneven_batch())
+        state, metrics = parallel.train_step(step, objective)(state, uneven_batch())
         gradient = jax.tree.map(lambda a, b: a - b, params, parallel.host(state.params))
         results[kind, number] = (parallel.host(metrics), gradient)
     return results, model, objective, params

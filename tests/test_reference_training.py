@@ -43,7 +43,7 @@ def run(shared, golden):
     config = reference_config()
     model = trained_model.build_model(config)
     objective = steps_lib.Objective(
-        class_weights=tuple(golden["class_weights"].tolist()),
+        class_weights=jnp.asarray(golden["class_weights"]),
         group_weight=config.loss.group_weight,
         group_loss=config.loss.group_loss,
         density_reduction=config.loss.density_reduction,
@@ -67,13 +67,11 @@ def run(shared, golden):
 
     gradient = jax.jit(jax.grad(total))(params)
     tx = optimizer.build(config.optimizer, config.train.steps)
-    step = jax.jit(
-        steps_lib.make_train_step(model, objective, tx, ema_decay=config.optimizer.ema, seed=0)
-    )
+    step = jax.jit(steps_lib.make_train_step(model, tx, ema_decay=config.optimizer.ema, seed=0))
     state = state_lib.create(params, tx, ema=False)
     losses = []
     for _ in range(3):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, objective)
         parts = [metrics[name] for name in ("density_loss", "group_loss")]
         losses.append([*(float(part.sum / part.count) for part in parts), float(metrics["loss"])])
     output = model.apply({"params": state.params}, batch.image, batch.size)

@@ -58,13 +58,14 @@ def batch() -> Batch:
 
 
 def run(model, tx, *, reduction="mean", ema=0.0, group_weight=0.0, steps=1):
-    objective = steps_lib.Objective((1.0, 3.0), group_weight, "softmax_ce", reduction, 1.0)
+    weights = jnp.array([1.0, 3.0])
+    objective = steps_lib.Objective(weights, group_weight, "softmax_ce", reduction, 1.0)
     params = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)), jnp.full((1, 2), 4))["params"]
     state = state_lib.create(params, tx, ema=ema > 0)
-    step = jax.jit(steps_lib.make_train_step(model, objective, tx, ema_decay=ema, seed=0))
+    step = jax.jit(steps_lib.make_train_step(model, tx, ema_decay=ema, seed=0))
     states = [state]
     for _ in range(steps):
-        state, metrics = step(state, batch())
+        state, metrics = step(state, batch(), objective)
         states.append(state)
     return states, jax.device_get(metrics)
 

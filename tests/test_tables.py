@@ -288,7 +288,7 @@ def test_bad_folders_are_one_line(tmp_path, tables):
     assert status == 1 and "MAE of 30 and an RMSE of 20" in only_error(err)
     status, _, err = tables("--format=html")
     assert status == 1 and "html" in only_error(err)
-    status, _, err = tables(f"--out={tmp_path}/no/such/table.md")
+    status, _, err = tables(f"--out={impossible}/metrics.json/table.md")
     assert status == 1 and "choose another file with --out" in only_error(err)
 
 

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from cmtl_jax import work_folder
 from cmtl_jax.evaluation import plots
 from cmtl_jax.metrics import MAP_QUALITY_CONVENTION, ImageMetrics, error_by_density
 from cmtl_jax.prediction import overlay
@@ -122,21 +122,24 @@ def write_report(
         with_groups=any(i.group_true is not None or i.group_pred is not None for i in images),
     )
     # File names that are no valid text hold surrogates, which UTF-8 cannot carry.
-    _write_atomic(path, page.encode("utf-8", "backslashreplace"))
+    work_folder.write(path, page.encode("utf-8", "backslashreplace"))
 
 
-def write_per_image_csv(path: str | os.PathLike, images: Sequence[ImageMetrics]) -> None:
+def write_per_image_csv(
+    path: str | os.PathLike, images: Sequence[ImageMetrics], **columns: Sequence[Any]
+) -> None:
     """Writes one row a picture under `CSV_HEADER`; error = count_pred - count_true, in people.
 
-    A count group that is not known is left empty. The file appears in a single step.
+    A count group that is not known is left empty. More columns, a value a picture, stand behind
+    these. The file appears in a single step.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for image in images:
+    writer.writerow((*CSV_HEADER, *columns))
+    for image, *more in zip(images, *columns.values(), strict=True):
         groups = ("" if g is None else g for g in (image.group_true, image.group_pred))
         writer.writerow((image.id, image.count_true, image.count_pred, image.error, *groups))
-    _write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    work_folder.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def write_metrics_json(path: str | os.PathLike, metrics: Mapping[str, Any]) -> None:
@@ -145,18 +148,7 @@ def write_metrics_json(path: str | os.PathLike, metrics: Mapping[str, Any]) -> N
     The file appears in a single step.
     """
     text = json.dumps(_jsonable(metrics), indent=2, allow_nan=False) + "\n"
-    _write_atomic(path, text.encode("utf-8"))
-
-
-def _write_atomic(path: str | os.PathLike, data: bytes) -> None:
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    work_folder.write(path, text.encode("utf-8"))
 
 
 def _jsonable(value: Any) -> Any:

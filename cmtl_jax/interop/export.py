@@ -1,8 +1,8 @@
 """Weights for other code: files that the authors' PyTorch code reads."""
 
+import io
 import json
 import logging
-import os
 import pathlib
 
 import h5py
@@ -79,22 +79,20 @@ def write(path: pathlib.Path, arrays: released.Arrays, trained: TrainedModel) ->
         UserError: no room.
     """
     i = trained.config.input
-    temporary = path.with_name(f".{path.name}.tmp")
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array
+        file.attrs["input_mean"] = float(i.mean)
+        file.attrs["input_std"] = float(i.std)
+        file.attrs["input_resize"] = i.resize
+        file.attrs["density_scale"] = 1.0
+        if trained.step is not None:
+            file.attrs[released.ABOUT] = json.dumps(_about(trained))
     try:
-        with h5py.File(temporary, "w") as file:
-            for key, array in arrays.items():
-                file[key] = array
-            file.attrs["input_mean"] = float(i.mean)
-            file.attrs["input_std"] = float(i.std)
-            file.attrs["input_resize"] = i.resize
-            file.attrs["density_scale"] = 1.0
-            if trained.step is not None:
-                file.attrs[released.ABOUT] = json.dumps(_about(trained))
-        os.replace(temporary, path)
+        work_folder.write(path, memory.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}; make room or choose another") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _about(trained: TrainedModel) -> dict:

@@ -25,6 +25,7 @@ from cmtl_jax.models.layers import (
     dropout,
     extent,
     max_pool,
+    require_whole_cells,
 )
 from cmtl_jax.models.output import CmtlOutput
 
@@ -225,8 +226,7 @@ class Cmtl(nn.Module):
             ValueError: a side is no multiple of 4.
         """
         a = self.architecture
-        if image.shape[1] % STRIDE or image.shape[2] % STRIDE:
-            raise ValueError(f"sides must be multiples of {STRIDE}, got {image.shape[1:3]}")
+        require_whole_cells(image)
         whole = extent(size)
         shared = SharedLayers(a, name="shared")(apply_mask(image, size), whole)
         features = DensityStage(a, name="density")(shared, whole)

@@ -24,6 +24,15 @@ def extent(size: jax.Array) -> jax.Array:
     return -(-size // STRIDE) * STRIDE
 
 
+def require_whole_cells(image: jax.Array) -> None:
+    """
+    Raises:
+        ValueError: H or W of an image [B, H, W, C] is no multiple of 4.
+    """
+    if image.shape[1] % STRIDE or image.shape[2] % STRIDE:
+        raise ValueError(f"sides must be multiples of {STRIDE}, got {image.shape[1:3]}")
+
+
 def valid_mask(size: jax.Array, height: int, width: int) -> jax.Array:
     """int32 [B, 2] valid (height, width) -> bool [B, height, width, 1], True inside."""
     rows = jnp.arange(height)[None, :] < size[:, :1]

@@ -21,6 +21,7 @@ from cmtl_jax.models.layers import (
     at_least_float32,
     extent,
     max_pool,
+    require_whole_cells,
     valid_mask,
 )
 from cmtl_jax.models.output import CmtlOutput
@@ -98,8 +99,7 @@ class Mcnn(nn.Module):
             ValueError: a side is no multiple of 4.
         """
         a = self.architecture
-        if image.shape[1] % STRIDE or image.shape[2] % STRIDE:
-            raise ValueError(f"sides must be multiples of {STRIDE}, got {image.shape[1:3]}")
+        require_whole_cells(image)
         whole = extent(size)
         masked = apply_mask(image, size)
         columns = [

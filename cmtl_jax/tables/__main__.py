@@ -1,27 +1,17 @@
 """The command line: python -m cmtl_jax.tables [WORKDIR ...] [--format=markdown] [--out=FILE]."""
 
 import argparse
-import os
 import pathlib
 import sys
-from typing import NoReturn
 
-from cmtl_jax import console
+from cmtl_jax import console, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.tables import published, render, results, table
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the tables, or writes them to a file; returns the exit status."""
-    console.setup(quiet=True)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal may lack a sign
-    try:
-        return console.run(lambda: _tables(_parser().parse_args(argv)))
-    except BrokenPipeError:  # such as `| head`; Python would complain once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return console.main(lambda: _tables(_parser().parse_args(argv)))
 
 
 def _tables(arguments: argparse.Namespace) -> int:
@@ -43,27 +33,18 @@ def _tables(arguments: argparse.Namespace) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
         return 0
-    out = pathlib.Path(arguments.out)
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(temporary, out)
+        work_folder.write(arguments.out, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(
-            f"cannot write {out} ({error.strerror or error}); choose another file with --out"
+            f"cannot write {arguments.out} ({error.strerror or error}); "
+            "choose another file with --out"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m cmtl_jax.tables --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = console.Parser(
         prog="python -m cmtl_jax.tables",
         description="The paper's Tables 1 and 2, with the numbers of finished work folders.",
     )

@@ -1,8 +1,9 @@
 """The pure training step; compiled and placed on devices elsewhere."""
 
-import dataclasses
+import functools
 from collections.abc import Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,35 +15,32 @@ from cmtl_jax.losses import SumCount
 from cmtl_jax.models.output import CmtlOutput
 from cmtl_jax.training.state import PyTree, TrainState
 
+_static = functools.partial(flax.struct.field, pytree_node=False)
 
-@dataclasses.dataclass(frozen=True)
+
+@flax.struct.dataclass
 class Objective:
     """Density loss + group_weight * group loss (paper, Eq. 3).
 
+    An argument of the step. Its class weights are an array, no part of the program, which runs
+    that differ in nothing else (the folds of a cross-validation) then share.
+
     Attributes:
-        class_weights: of the crowd-count groups.
+        class_weights: of the crowd-count groups, float32 [G].
         group_weight: the paper's lambda.
         group_loss: kind, see losses.group_loss.
         density_reduction: see losses.density_loss.
         density_scale: see losses.density_loss.
     """
 
-    class_weights: tuple[float, ...]
-    group_weight: float
-    group_loss: str
-    density_reduction: str
-    density_scale: float
+    class_weights: jax.Array
+    group_weight: float = _static()
+    group_loss: str = _static()
+    density_reduction: str = _static()
+    density_scale: float = _static()
 
-    def __call__(
-        self, output: CmtlOutput, batch: Batch, class_weights: jax.Array | None = None
-    ) -> dict[str, SumCount]:
-        """The parts of the loss by name; group_loss is missing without group logits.
-
-        Class weights given as an array are no part of the program, which runs that differ in
-        nothing else (the folds of a cross-validation) then share.
-        """
-        if class_weights is None:
-            class_weights = jnp.asarray(self.class_weights)
+    def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
+        """The parts of the loss by name; group_loss is missing without group logits."""
         parts = {
             "density_loss": losses.density_loss(
                 output.density,
@@ -58,7 +56,7 @@ class Objective:
                 output.group_logits,
                 batch.group,
                 batch.weight,
-                class_weights,
+                self.class_weights,
                 kind=self.group_loss,
             )
         return parts
@@ -70,13 +68,12 @@ class Objective:
 
 def make_train_step(
     model: nn.Module,
-    objective: Objective,
     tx: optax.GradientTransformation,
     *,
     ema_decay: float,
     seed: int,
 ) -> Callable[..., tuple[TrainState, dict]]:
-    """The training step: step(state, batch, axis_name=None) -> (state, metrics).
+    """The training step: step(state, batch, objective, axis_name=None) -> (state, metrics).
 
     With axis_name the batch is this device's part and sums run over that axis. Either way a loss is
     the sum over all valid pixels divided by their number, never a mean of means; the result does
@@ -86,10 +83,7 @@ def make_train_step(
     """
 
     def step(
-        state: TrainState,
-        batch: Batch,
-        axis_name: str | None = None,
-        class_weights: jax.Array | None = None,
+        state: TrainState, batch: Batch, objective: Objective, axis_name: str | None = None
     ):
         def over_devices(tree: PyTree) -> PyTree:
             return jax.lax.psum(tree, axis_name) if axis_name else tree
@@ -98,7 +92,7 @@ def make_train_step(
 
         def loss_of(params: PyTree):
             output = model.apply({"params": params}, batch.image, batch.size, keys)
-            parts = objective(output, batch, class_weights)
+            parts = objective(output, batch)
             divided = {
                 name: part.sum / jnp.maximum(over_devices(part.count), 1)
                 for name, part in parts.items()

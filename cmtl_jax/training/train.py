@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import math
-import os
 import pathlib
 import time
 
@@ -111,17 +110,14 @@ class _Run:
             shard=self.shard,
         )
         step = steps_lib.make_train_step(
-            self.model,
-            steps_lib.Objective(
-                class_weights=self.groups.class_weights,
-                group_weight=c.loss.group_weight,
-                group_loss=c.loss.group_loss,
-                density_reduction=c.loss.density_reduction,
-                density_scale=c.loss.density_scale,
-            ),
-            self.tx,
-            ema_decay=c.optimizer.ema,
-            seed=c.seed,
+            self.model, self.tx, ema_decay=c.optimizer.ema, seed=c.seed
+        )
+        objective = steps_lib.Objective(
+            class_weights=np.asarray(self.groups.class_weights, np.float32),
+            group_weight=c.loss.group_weight,
+            group_loss=c.loss.group_loss,
+            density_reduction=c.loss.density_reduction,
+            density_scale=c.loss.density_scale,
         )
         logging.info(
             "training from step %d to %d on %d device(s) by %s, %s",
@@ -136,9 +132,7 @@ class _Run:
                 _, done = loop.run(
                     state,
                     batches,
-                    self.parallel.train_step(
-                        step, class_weights=np.asarray(self.groups.class_weights, np.float32)
-                    ),
+                    self.parallel.train_step(step, objective),
                     self,
                     self.progress,
                     start=start,
@@ -219,10 +213,8 @@ class _Run:
 
     def _write_config(self) -> None:
         if self.writes:
-            path = self.workdir / "config.json"
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.config.to_dict(), indent=2, sort_keys=True))
-            os.replace(temporary, path)
+            text = json.dumps(self.config.to_dict(), indent=2, sort_keys=True)
+            work_folder.write(self.workdir / "config.json", text.encode())
 
     # The hooks of the loop.
 
