@@ -48,6 +48,7 @@ def base() -> ml_collections.ConfigDict:
     i.channels = 1  # 1 grey (released) | 3 colour
     i.mean = 113.0
     i.std = 64.0
+    i.scale = 1.0  # of the pictures' sides, before anything else; counts and maps keep their sums
     i.resize = "none"  # none | multiple_of_4 (authors' code): whole pictures, bilinear, downwards
 
     p = c.crop = ml_collections.ConfigDict()
@@ -233,7 +234,8 @@ _AT_LEAST_ZERO = (
 )  # fmt: skip
 
 _POSITIVE = (
-    "density.sigma", "input.std", "loss.density_scale", "optimizer.learning_rate", "optimizer.eps",
+    "density.sigma", "input.scale", "input.std", "loss.density_scale", "optimizer.learning_rate",
+    "optimizer.eps",
 )  # fmt: skip
 
 _FRACTIONS = ("augment.flip", "augment.noise")

@@ -17,7 +17,7 @@ from cmtl_jax.input_pipeline.crops import (
     random_crop,
     whole,
 )
-from cmtl_jax.input_pipeline.pictures import Picture
+from cmtl_jax.input_pipeline.picture import Picture
 
 QUARTER = CropRule("quarter", 0, 0)
 RELEASED = CropRule("released", range="released")

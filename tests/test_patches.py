@@ -11,7 +11,7 @@ from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline import count_groups
 from cmtl_jax.input_pipeline.crops import CropRule
 from cmtl_jax.input_pipeline.patches import Patches
-from cmtl_jax.input_pipeline.pictures import Picture
+from cmtl_jax.input_pipeline.picture import Picture
 
 RELEASED = CropRule("released", range="released")
 SIZES = [(130, 200), (64, 64), (200, 140), (70, 129)]

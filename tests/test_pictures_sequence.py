@@ -175,3 +175,29 @@ def test_a_damaged_picture_is_named_and_does_not_stop_the_others():
             pictures[1]
     check(pictures[2], 2)
     assert pictures.points(1).tolist() == [[1, 1]]
+
+
+def test_scaled_pictures_are_area_averages_with_the_same_people():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (SIDE, SIDE + 2, 1), np.uint8)
+    heads = np.array([[0, 0], [10.5, 7], [SIDE + 1.99, SIDE - 0.01]], np.float32)
+    density = rng.random((SIDE, SIDE + 2)).astype(np.float32)
+    split = MemorySplit(1)
+    split.index = [IndexEntry("p0", SIDE, SIDE + 2, len(heads))]
+    split.points = lambda i: heads
+    split.__class__ = type(
+        "OneSplit",
+        (MemorySplit,),
+        {"__getitem__": lambda self, i: Record("p0", encode_png(image), heads, density)},
+    )
+    pictures = Pictures.of_splits([split], channels=1, scale=0.5, cache_mib=1).subset([0])
+    picture = pictures[0]
+    blocks = (SIDE // 2, 2, SIDE // 2 + 1, 2)
+    assert pictures.index == [IndexEntry("p0", SIDE // 2, SIDE // 2 + 1, 3)]
+    assert picture.image.dtype == np.uint8
+    means = image.reshape(blocks).mean(axis=(1, 3))
+    np.testing.assert_allclose(picture.image[..., 0], means, atol=0.5)
+    np.testing.assert_allclose(picture.density, density.reshape(blocks).sum((1, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(picture.points[:2], heads[:2] / 2)
+    np.testing.assert_array_equal(pictures.points(0), picture.points)
+    assert pictures[0] is picture  # kept as scaled

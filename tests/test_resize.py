@@ -7,7 +7,7 @@ from cmtl_jax import config as base_config
 from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.data import Data, validation_pictures, whole_pictures
-from cmtl_jax.input_pipeline.pictures import Picture
+from cmtl_jax.input_pipeline.picture import Picture
 from cmtl_jax.input_pipeline.resize import ResizedPictures
 
 

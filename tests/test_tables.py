@@ -286,9 +286,10 @@ def test_bad_folders_are_one_line(tmp_path, tables):
     impossible = write(tmp_path / "impossible", mae=30.0, rmse=20.0)
     status, _, err = tables(impossible)
     assert status == 1 and "MAE of 30 and an RMSE of 20" in only_error(err)
+    (tmp_path / "file").write_text("not a folder")
     status, _, err = tables("--format=html")
     assert status == 1 and "html" in only_error(err)
-    status, _, err = tables(f"--out={impossible}/metrics.json/table.md")
+    status, _, err = tables(f"--out={tmp_path}/file/table.md")
     assert status == 1 and "choose another file with --out" in only_error(err)
 
 

@@ -31,6 +31,11 @@ _RESIZED = {
 }
 
 
+def _scaled(scale: float) -> str:
+    how = "area averages" if scale < 1 else "bicubic"
+    return "" if scale == 1 else f"sides times {scale:g} ({how}), "
+
+
 def evaluate_checkpoint(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
@@ -130,7 +135,8 @@ def protocol(
     return {
         "data set": data.name,
         "split": split,
-        "pictures": f"whole, every one exactly once, {_RESIZED[config.input.resize]}",
+        "pictures": f"whole, every one exactly once, {_scaled(config.input.scale)}"
+        f"{_RESIZED[config.input.resize]}",
         "ground truth": f"number of head points (outside the picture: {config.density.outside})",
         "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "
         f"{config.density.sigma:g}, border {config.density.border}",

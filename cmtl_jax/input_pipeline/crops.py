@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cmtl_jax.input_pipeline.batch import Crop
-from cmtl_jax.input_pipeline.pictures import Picture
+from cmtl_jax.input_pipeline.picture import Picture
 
 
 @dataclasses.dataclass(frozen=True)

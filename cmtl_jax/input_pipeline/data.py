@@ -86,6 +86,7 @@ def load(config: ml_collections.ConfigDict) -> Data:
     pictures = Pictures.of_splits(
         [prepared.splits[split] for split in train_names + test_names],
         channels=config.input.channels,
+        scale=config.input.scale,
         cache_mib=d.cache_mib,
     )
     number = sum(len(prepared.splits[split]) for split in train_names)
@@ -149,7 +150,7 @@ def validation_pictures(
 def whole_pictures(
     config: ml_collections.ConfigDict, data: Data, split: str
 ) -> Pictures | ResizedPictures:
-    """Whole pictures of a split, resized as config.input.resize says.
+    """Whole pictures of a split, resized as config.input.scale and config.input.resize say.
 
     Raises:
         UserError: there is none.

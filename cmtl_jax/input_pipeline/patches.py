@@ -12,7 +12,8 @@ import numpy as np
 from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, augment, cut, points_inside
-from cmtl_jax.input_pipeline.pictures import Picture, Pictures
+from cmtl_jax.input_pipeline.picture import Picture
+from cmtl_jax.input_pipeline.pictures import Pictures
 
 COPIES = 3  # a crop, its flipped and its noisy copy
 

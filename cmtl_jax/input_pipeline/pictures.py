@@ -3,32 +3,13 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from cmtl_jax.datasets import pictures as picture_files
 from cmtl_jax.datasets.prepare import IndexEntry, Split
-
-
-class Picture(NamedTuple):
-    """One annotated picture.
-
-    Attributes:
-        id: name within its data set.
-        image: uint8 [H, W, C].
-        points: float32 [N, 2], head points (x, y), all inside.
-        density: float32 [H, W], people per pixel.
-    """
-
-    id: str
-    image: np.ndarray
-    points: np.ndarray
-    density: np.ndarray
-
-    @property
-    def num_bytes(self) -> int:
-        return self.image.nbytes + self.points.nbytes + self.density.nbytes
+from cmtl_jax.input_pipeline import resize
+from cmtl_jax.input_pipeline.picture import Picture
 
 
 class _Cache:
@@ -75,6 +56,7 @@ class Pictures:
         records: Sequence[tuple[Split, int]],
         *,
         channels: int,
+        scale: float = 1.0,
         cache_mib: float = 0,
     ):
         """Sets the sequence up; nothing is read.
@@ -82,9 +64,11 @@ class Pictures:
         Args:
             records: (split, position in it) of each picture.
             channels: 1 (grey) or 3 (colour).
+            scale: of the sides; pictures, points and maps are resized as they are decoded.
             cache_mib: memory for decoded pictures, MiB, shared with all subsets.
         """
         self.channels = channels
+        self._scale = scale
         self._records = list(records)
         self._keys = list(range(len(self._records)))  # in the cache
         self._cache = _Cache(int(cache_mib * 2**20))
@@ -96,20 +80,26 @@ class Pictures:
 
     def subset(self, positions: Sequence[int]) -> "Pictures":
         """The pictures at these positions; they share the memory for decoded pictures."""
-        subset = Pictures([self._records[i] for i in positions], channels=self.channels)
+        subset = Pictures(
+            [self._records[i] for i in positions], channels=self.channels, scale=self._scale
+        )
         subset._keys = [self._keys[i] for i in positions]
         subset._cache = self._cache
         return subset
 
     @property
     def index(self) -> list[IndexEntry]:
-        """Id, height, width and count of each picture, without reading it."""
-        return [split.index[i] for split, i in self._records]
+        """Id, height and width as scaled, and count of each picture, without reading it."""
+        entries = [split.index[i] for split, i in self._records]
+        sizes = [resize.scaled_size(entry.height, entry.width, self._scale) for entry in entries]
+        return [e._replace(height=h, width=w) for e, (h, w) in zip(entries, sizes, strict=True)]
 
     def points(self, position: int) -> np.ndarray:
-        """Head points float32 [N, 2] of a picture, without decoding it."""
+        """Head points float32 [N, 2] of a picture as scaled, without decoding it."""
         split, i = self._records[position]
-        return split.points(i)
+        entry = split.index[i]
+        old = entry.height, entry.width
+        return resize.points(split.points(i), old, resize.scaled_size(*old, self._scale))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -128,5 +118,6 @@ class Pictures:
             record = split[i]
             image = picture_files.decode(record.image_bytes, record.id, self.channels)
             picture = Picture(record.id, image, record.points, record.density)
+            picture = resize.scaled_picture(picture, self._scale)
             self._cache.put(key, picture)
         return picture

@@ -1,4 +1,8 @@
-"""Whole pictures as the authors' test code sees them: resized down to sides that 4 divides."""
+"""Resizing that keeps the people: points move along, a density map keeps its sum.
+
+Whole pictures may be resized down to sides that 4 divides (authors' test code); all pictures may be
+scaled down before anything else (ours), which costs less and sees more of the scene at once.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +10,7 @@ import cv2
 import numpy as np
 
 from cmtl_jax.datasets.prepare import IndexEntry
-from cmtl_jax.input_pipeline.pictures import Picture, Pictures
+from cmtl_jax.input_pipeline.picture import Picture
 
 _STEP = 4
 
@@ -33,6 +37,34 @@ def image(pixels: np.ndarray) -> np.ndarray:
     return resized.reshape(height, width, pixels.shape[2])  # OpenCV drops a single channel
 
 
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Both sides times scale, rounded, at least 1 pixel."""
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def scaled_image(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """A picture [H, W, C] uint8 of `scaled_size`: area averages where it shrinks, else bicubic."""
+    height, width = scaled_size(*pixels.shape[:2], scale)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(pixels, (width, height), interpolation=how).reshape(height, width, -1)
+
+
+def scaled_picture(original: Picture, scale: float) -> Picture:
+    """An annotated picture scaled; the number of head points and the map's sum are kept."""
+    return _resized(original, scaled_image(original.image, scale))
+
+
+def points(heads: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Head points float32 [N, 2] of a picture of `old` height and width, resized to `new`."""
+    if old == new:
+        return heads
+    moved = heads * (np.array(new[::-1], np.float32) / np.array(old[::-1], np.float32))
+    # Rounding must not push a point of the last pixel out.
+    return np.minimum(moved, np.nextafter(np.array(new[::-1], np.float32), np.float32(0)))
+
+
 def density(people: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A density map [H, W], people per pixel, on another grid of pixels: float32, the same sum.
 
@@ -54,20 +86,21 @@ def density(people: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def picture(original: Picture) -> Picture:
     """An annotated picture resized; the number of head points and the map's sum are kept."""
-    old = original.image.shape[:2]
-    new = size(*old)
+    return _resized(original, image(original.image))
+
+
+def _resized(original: Picture, pixels: np.ndarray) -> Picture:
+    old, new = original.image.shape[:2], pixels.shape[:2]
     if new == old:
         return original
-    points = original.points * (np.array(new[::-1], np.float32) / np.array(old[::-1], np.float32))
-    # Rounding must not push a point of the last pixel out.
-    points = np.minimum(points, np.nextafter(np.array(new[::-1], np.float32), np.float32(0)))
-    return Picture(original.id, image(original.image), points, density(original.density, new))
+    moved = points(original.points, old, new)
+    return Picture(original.id, pixels, moved, density(original.density, new))
 
 
 class ResizedPictures:
     """Pictures resized as they are read: a sequence like Pictures; doing it twice does nothing."""
 
-    def __init__(self, pictures: Pictures):
+    def __init__(self, pictures):
         """Nothing is read."""
         self._pictures = pictures
         self.channels = pictures.channels

@@ -132,6 +132,7 @@ class Counter:
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """As the weights want to see pictures; densities are those of what is seen."""
+        image = resize.scaled_image(image, self._input.scale)
         return resize.image(image) if self._input.resize == "multiple_of_4" else image
 
     def _run(
