@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cmtl_jax.models import convolution
+from cmtl_jax.models import convolution, transposed_convolution
 
 Initializer = Callable[..., jax.Array]
 
@@ -80,17 +80,24 @@ class MaskedConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
         """x [B, H, W, C], size int32 [B, 2] in the output's pixels -> [B, 2H, 2W, features]."""
-        y = nn.ConvTranspose(
-            self.features,
-            (4, 4),
-            strides=(2, 2),
-            padding="SAME",
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init,
-            dtype=self.dtype,
-            name="conv",
-        )(x)
-        return apply_mask(y, size)
+        conv = _ConvTranspose(
+            self.features, self.kernel_init, self.bias_init, self.dtype, name="conv"
+        )
+        return apply_mask(conv(x), size)
+
+
+class _ConvTranspose(nn.Module):
+    features: int
+    kernel_init: Initializer
+    bias_init: Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*transposed_convolution.SIDES, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        bias = self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
+        return transposed_convolution.conv_transpose2d(x.astype(self.dtype), kernel) + bias
 
 
 class PReLU(nn.Module):
