@@ -14,6 +14,8 @@ from cmtl_jax.models.convolution import IMPLEMENTATIONS, conv2d
 # (B, H, W, Ci, Co, kh, kw)
 SHAPES = [
     (2, 9, 11, 1, 16, 9, 9),
+    (2, 6, 12, 1, 16, 9, 9),
+    (1, 3, 4, 1, 3, 5, 7),
     (2, 12, 8, 16, 32, 7, 7),
     (2, 7, 10, 32, 20, 7, 7),
     (3, 3, 4, 20, 40, 5, 5),
@@ -85,9 +87,23 @@ def test_kernel_gradient_is_the_sum_over_positions(implementation):
 @pytest.mark.parametrize("shape", [(9, 4, 5, 18, 20, 3, 3), (17, 3, 4, 32, 20, 3, 3)])
 def test_groups_of_large_pictures(shape, monkeypatch):
     monkeypatch.setattr(module, "_SMALL_AREA", 0)
+    monkeypatch.setattr(module, "_shifted_is_faster", lambda *a: False)
     args = arrays(shape, "float32")
     got = value_and_gradients(convolution("grouped"), *args)
     assert_close(got, value_and_gradients(plain, *args), 1e-5)
+
+
+def test_large_pictures_take_the_product_of_shifted_copies(monkeypatch):
+    monkeypatch.setattr(module, "_SMALL_AREA", 0)
+    for shape in [(2, 4, 6, 3, 2, 3, 3), (5, 4, 6, 3, 2, 3, 3), (2, 4, 6, 2, 3, 3, 3)]:
+        args = arrays(shape, "float32")
+        assert "scan" in str(
+            jax.make_jaxpr(lambda x, g: module._grouped(x, g, (3, 3), None))(args[0], args[2])
+        )
+        got = value_and_gradients(convolution("grouped"), *args)
+        assert_close(got, value_and_gradients(plain, *args), 1e-5)
+    many_narrow = arrays((5, 4, 6, 2, 3, 3, 3), "float32")
+    assert not module._shifted_is_faster(many_narrow[0], many_narrow[2], (3, 3))
 
 
 @pytest.mark.parametrize("implementation", ["auto", "split"])

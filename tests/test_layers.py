@@ -27,6 +27,14 @@ def test_max_pool_equals_the_pooling_window():
     np.testing.assert_array_equal(layers.max_pool(x), window)
 
 
+def test_max_pool_gradient_is_that_of_the_maximum_also_of_equal_values():
+    x = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), 0, 3).astype(jnp.float32)
+    g = jax.random.normal(jax.random.key(1), (2, 4, 6, 3))
+    (got,) = jax.vjp(layers.max_pool, x)[1](g)
+    (expected,) = jax.vjp(lambda v: v.reshape(2, 4, 2, 6, 2, 3).max(axis=(2, 4)), x)[1](g)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def plain_adaptive_max_pool(x, bins):
     """The definition: cell (i, j) is the maximum of its rows and columns. x [H, W, C]."""
     h, w = x.shape[:2]

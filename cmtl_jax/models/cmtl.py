@@ -133,8 +133,10 @@ class GroupHead(nn.Module):
         x = self._pool(features, size)
         for i, width in enumerate((512, 256), start=1):
             x = PReLU(name=f"prelu{i}")(dense(x, width, f"fc{i}"))
-            keys = None if dropout_keys is None else jax.vmap(jax.random.fold_in, (0, None))(
-                dropout_keys, i
+            keys = (
+                None
+                if dropout_keys is None
+                else jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, i)
             )
             x = dropout(x, keys, a.dropout)
         x = dense(x, a.num_groups, "fc3")

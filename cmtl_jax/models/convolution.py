@@ -1,10 +1,11 @@
-"""Stride-1 convolution whose weight gradient is fast on CPU as well.
+"""Stride-1 convolution that is fast on CPU as well.
 
-The forward pass and the input gradient are the plain ``jax.lax.conv_general_dilated``. Only the
-gradient of the kernel has a rule of its own: XLA's CPU convolution becomes several times slower
-once the kernel gradient of several examples has more than 16 output channels, so there it is taken
-in chunks of channels or example by example. Every implementation computes the same sums, in
-another order.
+Two things are slow in XLA's CPU convolution, and done another way there. The forward pass of a
+picture of one channel: four neighbouring pixels are taken as channels. And the gradient of the
+kernel, which becomes several times slower once that of several examples has more than 16 output
+channels: of large pictures it is a matrix product of shifted copies, a few rows at a time, else it
+is taken in chunks of channels or example by example. Every implementation computes the same sums,
+in another order.
 """
 
 import functools
@@ -22,6 +23,8 @@ _CHUNK = 16
 _GROUP = 8
 _SMALL_GROUP = 4
 _SMALL_AREA = 128 * 128
+_ROWS = 2  # of a picture, in one product of shifted copies: they stay in the cache
+_PHASES = 4  # neighbouring pixels of a row that are taken as channels of a picture of few channels
 
 
 def _pads(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -36,6 +39,46 @@ def _plain(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax
         padding=_pads(kernel.shape[:2]),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
+    )
+
+
+def _polyphase(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    """The plain convolution with the pixels of a row in groups of 4, as channels.
+
+    Pixel 4j + p of the output sees the groups from j on: its kernel starts p pixels later.
+    """
+    b, h, w, n_in = x.shape
+    kh, kw, _, n_out = kernel.shape
+    groups = -(-(kw + _PHASES - 1) // _PHASES)
+    around = groups * _PHASES - _PHASES - kw // 2
+    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, around), (0, 0)))
+    padded = padded.reshape(b, h + kh - 1, w // _PHASES + groups - 1, _PHASES * n_in)
+    phases = [
+        jnp.pad(kernel, ((0, 0), (p, groups * _PHASES - kw - p), (0, 0), (0, 0)))
+        for p in range(_PHASES)
+    ]
+    weights = jnp.stack(phases, axis=3).reshape(kh, groups, _PHASES * n_in, _PHASES * n_out)
+    out = lax.conv_general_dilated(
+        padded,
+        weights,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+    return out.reshape(b, h, w, n_out)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    """The plain convolution on accelerators, the fastest exact one measured on CPU."""
+    known = all(isinstance(n, int) for n in x.shape)
+    if not known or min(x.shape) == 0 or x.shape[3] > 1 or x.shape[2] % _PHASES:
+        return _plain(x, kernel, precision)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_polyphase, precision=precision),
+        default=functools.partial(_plain, precision=precision),
     )
 
 
@@ -101,10 +144,55 @@ def _single(
     )
 
 
+def _shifted(
+    x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
+) -> jax.Array:
+    """Kernel gradient as one matrix product: all columns of the kernel by all its rows.
+
+    Copies of ``x``, one for each column of the kernel, by copies of ``g``, one for each row.
+    """
+    kh, kw = size
+    b, h, w, n_in = x.shape
+    n_out = g.shape[3]
+    rows = _ROWS if h % _ROWS == 0 else 1
+    x = jnp.pad(x, ((0, 0), (0, 0), (kw // 2, kw // 2), (0, 0)))
+    g = jnp.pad(g, ((0, 0), (kh // 2, kh // 2), (0, 0), (0, 0)))
+    x_is_wider = kw * n_in >= kh * n_out
+
+    def product(strip: jax.Array | int) -> jax.Array:
+        example, top = strip // (h // rows), strip % (h // rows) * rows
+        x_rows = lax.dynamic_slice(x, (example, top, 0, 0), (1, rows, w + kw - 1, n_in))[0]
+        g_rows = lax.dynamic_slice(g, (example, top, 0, 0), (1, rows + kh - 1, w, n_out))[0]
+        columns = jnp.concatenate([x_rows[:, j : j + w] for j in range(kw)], axis=-1)
+        lines = jnp.concatenate([g_rows[kh - 1 - i :][:rows] for i in range(kh)], axis=-1)
+        columns = columns.reshape(rows * w, kw * n_in)
+        lines = lines.reshape(rows * w, kh * n_out)
+        # XLA's CPU product is twice as fast with the wider of the two on the right.
+        left, right = (lines, columns) if x_is_wider else (columns, lines)
+        return lax.dot_general(left, right, (((0,), (0,)), ((), ())), precision=precision)
+
+    strips = jnp.arange(1, b * (h // rows))
+    total, _ = lax.scan(lambda sum_, strip: (sum_ + product(strip), None), product(0), strips)
+    total = total if x_is_wider else total.T
+    return total.reshape(kh, n_out, kw, n_in).transpose(0, 2, 3, 1)
+
+
+def _shifted_is_faster(x: jax.Array, g: jax.Array, size: tuple[int, int]) -> bool:
+    large = x.shape[1] * x.shape[2] >= _SMALL_AREA
+    few = x.shape[0] <= _SMALL_GROUP
+    return large and (few or size[1] * x.shape[3] >= size[0] * g.shape[3])
+
+
 def _grouped(
     x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
 ) -> jax.Array:
-    """Kernel gradient on CPU: ``_split`` in groups of examples, ``_single`` for a small group."""
+    """Kernel gradient on CPU by shape.
+
+    ``_shifted`` for large pictures, else ``_split`` in groups of examples, and ``_single`` for a
+    small group.
+    """
+    if _shifted_is_faster(x, g, size):
+        return _shifted(x, g, size, precision)
     total = None
     for i in range(0, x.shape[0], _GROUP):
         x_part, g_part = x[i : i + _GROUP], g[i : i + _GROUP]
@@ -137,6 +225,7 @@ _KERNEL_GRADIENTS: dict[str, Callable[..., jax.Array]] = {
     "plain": _correlate,
     "split": _split,
     "single": _single,
+    "shifted": _shifted,
     "grouped": _grouped,
 }
 IMPLEMENTATIONS = tuple(_KERNEL_GRADIENTS)
@@ -146,11 +235,11 @@ IMPLEMENTATIONS = tuple(_KERNEL_GRADIENTS)
 def _conv2d(
     x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike, implementation: str
 ) -> jax.Array:
-    return _plain(x, kernel, precision)
+    return _forward(x, kernel, precision)
 
 
 def _conv2d_fwd(x, kernel, precision, implementation):
-    return _plain(x, kernel, precision), (x, kernel)
+    return _forward(x, kernel, precision), (x, kernel)
 
 
 def _conv2d_bwd(precision, implementation, residuals, g):
@@ -199,9 +288,10 @@ def conv2d(
         precision: as in ``jax.lax.conv_general_dilated``; used for the gradients as well.
         implementation: how the kernel gradient is computed. ``"plain"``: XLA's own;
             ``"split"``: at most 16 channels at a time; ``"single"``: one example at a time;
-            ``"grouped"``: split or single by shape, in groups of 8 examples; ``"auto"``: grouped
-            on CPU, plain on GPU and TPU and for symbolic shapes. ``"single"`` and ``"grouped"``
-            unroll over the batch, which must be a known number of at least 1 for them.
+            ``"shifted"``: a product of shifted copies, two rows at a time; ``"grouped"``: shifted,
+            split or single by shape, the latter in groups of 8 examples; ``"auto"``: grouped on
+            CPU, plain on GPU and TPU and for symbolic shapes. The shape must be known for all but
+            plain and auto, and hold at least one pixel.
 
     Returns:
         [B, H, W, Co], zero-padded outside the picture ("SAME").

@@ -109,14 +109,37 @@ class PReLU(nn.Module):
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
 
+@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max pooling, stride 2: [B, H, W, C] -> [B, H/2, W/2, C]; H and W are even.
 
-    Written as a maximum over a reshaped axis: its gradient is a comparison, which XLA runs many
-    times faster on a CPU than the select-and-scatter of a pooling window.
+    The gradient goes to the largest of the four, in equal parts where several are. It is a
+    comparison, which XLA runs many times faster on a CPU than the select-and-scatter of a pooling
+    window, and counts the equal ones without a reduction.
     """
+    return _windows(x).max(axis=(2, 4))
+
+
+def _windows(x: jax.Array) -> jax.Array:
     b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    return x.reshape(b, h // 2, 2, w // 2, 2, c)
+
+
+def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = max_pool(x)
+    return y, (x, y)
+
+
+def _max_pool_bwd(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
+    x, y = residuals
+    windows = _windows(x)
+    equal = sum((windows[:, :, i, :, j] == y).astype(g.dtype) for i in (0, 1) for j in (0, 1))
+    largest = windows == y[:, :, None, :, None]
+    part = jnp.where(largest, (g / equal)[:, :, None, :, None], 0)
+    return (part.reshape(x.shape),)
+
+
+max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def adaptive_max_pool(x: jax.Array, size: jax.Array, bins: int) -> jax.Array:
