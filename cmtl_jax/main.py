@@ -9,7 +9,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from cmtl_jax import compilation_cache, console
+from cmtl_jax import compilation_cache, console, huge_pages
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 
@@ -111,4 +111,5 @@ def _command(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.enable()
     app.run(_command, flags_parser=parse)
