@@ -124,17 +124,27 @@ def test_another_model_is_said(folder, uninterrupted, tmp_path):
 
 
 def test_initial_weights_of_another_run(folder, uninterrupted, tmp_path):
-    """What is evaluated in the end are the weights trained, not those started from."""
+    """Evaluated in the end are the weights trained, beside the errors of those started from."""
     config = small_run.config(
         folder, parallel="pmap", init_from=str(uninterrupted), train__steps=1, seed=5
     )
+    config.eval.checkpoint = "latest"  # the best may be the start, which is kept as step 0
     assert train.train(config, tmp_path) == 0
     before, after = small_run.arrays(uninterrupted, 8), small_run.arrays(tmp_path, 1)
     for name in before:
         if name.startswith("params"):
             # One step of Adam moves no parameter by more than the rate.
             np.testing.assert_allclose(before[name], after[name], atol=1.1e-3)
-    assert small_run.metrics(tmp_path)["checkpoint_step"] == 1
+    result, start = small_run.metrics(tmp_path), small_run.metrics(uninterrupted)
+    assert result["checkpoint_step"] == 1
+    for name in ("mae", "rmse", "nae"):
+        assert result[f"{name}_before"] == pytest.approx(start[name], rel=1e-6)
+    assert result["mae"] != result["mae_before"]
+    assert "val/mae" in small_run.lines(tmp_path)[0] and small_run.lines(tmp_path)[0]["step"] == 0
+    # A run that goes on does not evaluate its start once more.
+    (tmp_path / "before.json").write_text('{"mae": 1.5, "rmse": 2.5, "nae": 3.5}')
+    assert train.train(config, tmp_path) == 0
+    assert small_run.metrics(tmp_path)["mae_before"] == 1.5
     with pytest.raises(UserError, match="of another model"):
         other = small_run.config(folder, init_from=str(uninterrupted), model__up_maps=(16, 18))
         train.train(other, tmp_path / "other")

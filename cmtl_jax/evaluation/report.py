@@ -26,10 +26,13 @@ _TRIPTYCH_SIDE = 560
 
 _HEADLINES = (
     ("mae", "MAE", "mean absolute count error, people per picture"),
+    ("mae_before", "MAE before training", "of the weights that training started from"),
     ("rmse", "RMSE (called MSE in papers)", "root mean squared count error, people per picture"),
     ("nae", "NAE", "mean of error / true count, pictures with people"),
 )
 _DETAILS = (
+    ("rmse_before", "RMSE before training", "of the weights that training started from"),
+    ("nae_before", "NAE before training", "of the weights that training started from"),
     ("game_1", "GAME(1)", "count error summed over 2×2 cells of the picture"),
     ("game_2", "GAME(2)", "over 4×4 cells"),
     ("game_3", "GAME(3)", "over 8×8 cells"),

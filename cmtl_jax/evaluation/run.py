@@ -6,6 +6,8 @@ import logging
 import math
 import pathlib
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -42,12 +44,15 @@ def evaluate_checkpoint(
     *,
     parallel: Parallel | None = None,
     data: data_lib.Data | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> dict:
     """Evaluates weights on the config's split and writes workdir/eval/<dataset>-<split>/.
 
     The weights are those of config.init_from (a work folder or a released file), else those of
     workdir's checkpoint config.eval.checkpoint.
     Their own preprocessing is used, the data set is the config's.
+    `before` is the result of the weights that training started from, on the same pictures; its
+    errors are kept as mae_before, rmse_before and nae_before.
 
     Returns:
         The content of metrics.json.
@@ -78,6 +83,8 @@ def evaluate_checkpoint(
     result = evaluate.aggregate(images).result()
     result["group_accuracy_whole"] = result.pop("group_accuracy")
     result |= _group_accuracy(used, trained, data.pictures(split), parallel)
+    if before is not None:
+        result |= {f"{name}_before": before[name] for name in ("mae", "rmse", "nae")}
     result |= _baselines(data, data.pictures(split), images) | {
         "checkpoint_step": trained.step,
         "programs_compiled": evaluator.traces,
@@ -106,6 +113,11 @@ def evaluate_checkpoint(
             "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"],
             result["rmse"], result["best_constant_mae"], folder / "report.html",
         )  # fmt: skip
+        if before is not None:
+            logging.info(
+                "%s-%s: MAE %.2f before training, %.2f after", data.name, split, before["mae"],
+                result["mae"],
+            )  # fmt: skip
     parallel.barrier("evaluated")
     return result
 

@@ -15,7 +15,7 @@ import numpy as np
 from cmtl_jax import checkpoints as checkpoints_lib
 from cmtl_jax import trained_model, version, work_folder
 from cmtl_jax.errors import UserError
-from cmtl_jax.evaluation import evaluate, run
+from cmtl_jax.evaluation import evaluate, report, run
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
@@ -31,6 +31,7 @@ from cmtl_jax.training.state import TrainState
 from cmtl_jax.training.stopping import StopRequest
 from cmtl_jax.training.writers import MetricsWriter, NoWriter
 
+_BEFORE = "before.json"  # in the work folder: the errors of the weights that training started from
 _WHITENING_CROPS = 32  # that the first parameters are fitted to
 
 
@@ -38,6 +39,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Trains, from the newest checkpoint in workdir if there is one, and evaluates the best.
 
     Writes config.json, checkpoints/, metrics.jsonl, TensorBoard events and what evaluation writes.
+    Weights that training starts from are evaluated, too, and their errors stand beside the result's.
 
     Returns:
         Exit status: 0, or 128 + the signal that stopped the run (saved; the same command goes on).
@@ -49,15 +51,31 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     work_folder.make(workdir)
     data = data_lib.load(config)
     checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
+    before = None
     try:
+        if config.init_from:
+            before = _before(config, workdir, parallel, data)
         status = _Run(config, workdir, parallel, data, checkpoints).train()
     finally:
         checkpoints.close()
     if status == 0:
         trained = config.copy_and_resolve_references()
         trained.init_from = ""  # the weights of workdir, not those it started from
-        run.evaluate_checkpoint(trained, workdir, parallel=parallel, data=data)
+        run.evaluate_checkpoint(trained, workdir, parallel=parallel, data=data, before=before)
     return status
+
+
+def _before(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, parallel: Parallel, data: data_lib.Data
+) -> dict:
+    """The result of the weights that training starts from; a run that goes on has it already."""
+    file = workdir / _BEFORE
+    if file.exists():
+        return json.loads(file.read_text())
+    result = run.evaluate_checkpoint(config, workdir, parallel=parallel, data=data)
+    if parallel.process_index == 0:
+        report.write_metrics_json(file, result)
+    return result
 
 
 class _Run:
@@ -127,6 +145,9 @@ class _Run:
         self.progress = Progress(
             start=start, steps=c.train.steps, batch_size=c.train.batch_size, unlogged=unlogged
         )
+        if c.init_from and start == 0:
+            # Saved with its validation: the best checkpoint is never worse than the start.
+            self.save(0, state, self.evaluate(0, state))
         with StopRequest(several_processes=self.parallel.process_count > 1) as self.request:
             try:
                 _, done = loop.run(
