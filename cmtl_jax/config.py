@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from cmtl_jax.errors import UserError
 
-PRESETS = ("recommended", "paper", "reference")
+PRESETS = ("recommended", "paper", "reference", "c3")
 
 
 def base() -> ml_collections.ConfigDict:
@@ -121,15 +121,18 @@ def base() -> ml_collections.ConfigDict:
     e.triptychs = 12  # pictures shown in the report, half of them the best
 
     x = c.export = ml_collections.ConfigDict()
-    x.format = "h5"  # h5: read by the authors' PyTorch code
+    x.format = "h5"  # h5 (authors' PyTorch code) | safetensors (ours, a card) | stablehlo | onnx
+    x.pictures = ""  # file or folder that a stablehlo or onnx file is checked on; empty: drawn ones
+    x.num_pictures = 5  # of that folder, the first by name
     return c
 
 
 def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
     """Sets the keys in which a preset differs from `recommended`; returns the preset's name.
 
-    `paper` is the letter of the paper, `reference` that of the authors' released code. The paper
-    does not say how it validates: there this project's held-out whole pictures stay.
+    `paper` is the letter of the paper, `reference` that of the authors' released code, `c3` that of
+    the C-3-Framework as far as it is a matter of keys. The paper does not say how it validates, and
+    C-3-Framework does so on the test pictures: there this project's held-out whole pictures stay.
 
     Raises:
         UserError: no preset of that name.
@@ -165,13 +168,22 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
         config.loss.update(density_reduction="sum", group_loss="sigmoid_bce")
         config.crop.update(mode="quarter", stored=300)
         config.augment.when = "stored"
-    else:
+    elif preset == "reference":
         config.crop.update(mode="released", range="released", stored=9, jpeg=75)
         config.augment.clip = False
         config.groups.count = "density"
         config.dataset.update(val_split="released", validate_on="patches")
         config.loss.update(group_loss="softmax_bce")
         config.input.resize = "multiple_of_4"
+    else:
+        # Its grey levels have mean 0 and deviation 1 over each data set: see configs/.
+        config.input.update(channels=3, mean=113.0, std=64.0)
+        config.crop.update(height=1024, width=1024)  # whole pictures of ShanghaiTech
+        config.augment.noise = 0.0
+        config.groups.update(count="density", binning="c3")
+        config.loss.update(group_loss="softmax_bce", density_scale=100.0)
+        config.optimizer.weight_decay = 1e-4
+        config.train.update(batch_size=6, steps=66_000, eval_every=660)  # part B: 1000 epochs
     return preset
 
 
@@ -218,13 +230,13 @@ _CHOICES = {
     "loss.density_reduction": ("mean", "sum"),
     "optimizer.schedule": ("constant", "cosine"),
     "eval.split": ("auto", "train", "val", "test"),
-    "export.format": ("h5",),
+    "export.format": ("h5", "safetensors", "stablehlo", "onnx"),
 }
 
 _AT_LEAST_ONE = (
     "density.kernel", "crop.height", "crop.width", "crop.max_buckets", "groups.samples",
     "train.batch_size", "train.steps", "train.eval_every", "train.log_every", "train.keep_latest",
-    "train.dead_patience", "eval.batch_size", "eval.max_buckets",
+    "train.dead_patience", "eval.batch_size", "eval.max_buckets", "export.num_pictures",
 )  # fmt: skip
 
 _AT_LEAST_ZERO = (
@@ -346,6 +358,30 @@ def check_arguments(arguments: Sequence[str]) -> None:
         there = there or sorted(map(str, pathlib.Path("configs").glob("*.py")))
         hint = _hint(str(file), there) if there else "name a Python file with get_config"
         raise UserError(f"no config file {file}; {hint}")
+
+
+def with_packaged(arguments: Sequence[str]) -> list[str]:
+    """The command line with configs/NAME.py taken from the installed package where it is not here.
+
+    An installation without a clone has the configs inside the package.
+    """
+    found, value_follows = [], False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if value_follows:
+            argument = _packaged(argument)
+        elif equals and re.fullmatch("--?config", option):
+            argument = f"{option}={_packaged(value)}"
+        value_follows = not value_follows and re.fullmatch("--?config", argument) is not None
+        found.append(argument)
+    return found
+
+
+def _packaged(path: str) -> str:
+    file, colon, preset = path.partition(":")
+    packaged = pathlib.Path(__file__).parent / file
+    own = re.fullmatch(r"configs/\w+\.py", file) and not pathlib.Path(file).is_file()
+    return f"{packaged}{colon}{preset}" if own and packaged.is_file() else path
 
 
 def what(key: str) -> str:

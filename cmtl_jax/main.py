@@ -23,6 +23,7 @@ _MODE = flags.DEFINE_enum(
 
 def parse(argv: list[str]) -> list[str]:
     """Parses and checks flags and config; bad ones end the program with one line and status 1."""
+    argv = base_config.with_packaged(argv)
     try:
         base_config.check_arguments(argv)
         rest = flags.FLAGS(argv)

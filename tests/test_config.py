@@ -200,3 +200,20 @@ def test_default_work_folder_names_config_preset_and_fold():
     assert base_config.default_workdir(config) == pathlib.Path("runs/ucf_cc_50-paper")
     config.dataset.fold = 2
     assert base_config.default_workdir(config) == pathlib.Path("runs/ucf_cc_50-paper-fold_2")
+
+
+def test_without_a_clone_the_configs_of_the_package_are_used(tmp_path, monkeypatch):
+    (tmp_path / "package/configs").mkdir(parents=True)
+    packaged = tmp_path / "package/configs/sha.py"
+    packaged.write_text("")
+    monkeypatch.setattr(base_config, "__file__", str(packaged.parent.parent / "config.py"))
+    monkeypatch.chdir(tmp_path)
+    asked = ["main", "--config=configs/sha.py:paper", "--config", "configs/sha.py", "configs/sha.py"]
+    assert base_config.with_packaged(asked) == [
+        "main", f"--config={packaged}:paper", "--config", str(packaged), "configs/sha.py"
+    ]  # fmt: skip
+    missing = ["main", "--config=configs/none.py", "--config.name=configs/sha.py"]
+    assert base_config.with_packaged(missing) == missing
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/sha.py").write_text("")
+    assert base_config.with_packaged(asked) == asked  # a file of the user's own comes first

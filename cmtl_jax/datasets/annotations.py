@@ -14,7 +14,7 @@ from cmtl_jax.errors import UserError
 SUFFIXES = (".mat", ".csv", ".json")
 
 
-def _points(values, name: str) -> np.ndarray:
+def _points(values, name: str, finite: bool = True) -> np.ndarray:
     """Checks and converts coordinates of any shape that means N pairs."""
     try:
         points = np.asarray(values, np.float64)
@@ -32,7 +32,7 @@ def _points(values, name: str) -> np.ndarray:
             "correct the file"
         )
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if bad.size:
+    if bad.size and finite:
         raise UserError(
             f"{name}: point {bad[0] + 1} is not finite ({bad.size} such points); correct or "
             "remove them"
@@ -55,13 +55,13 @@ def _load_mat(path: pathlib.Path) -> dict:
         ) from error
 
 
-def _one_based(points, name: str) -> np.ndarray:
+def _one_based(points, name: str, finite: bool) -> np.ndarray:
     """MATLAB's first pixel is 1, ours 0; subtracted in float64 so that no floor changes."""
     try:
         points = np.asarray(points, np.float64) - 1
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}: the points are not numbers ({error})") from error
-    return _points(points, name)
+    return _points(points, name, finite)
 
 
 def _no_points(path: pathlib.Path, mat: dict, expected: str) -> UserError:
@@ -69,13 +69,16 @@ def _no_points(path: pathlib.Path, mat: dict, expected: str) -> UserError:
     return UserError(f"{path} holds no head points: expected {expected}, found {found}")
 
 
-def read_mat(path: str | pathlib.Path, keys=("image_info", "annPoints", "points")) -> np.ndarray:
+def read_mat(
+    path: str | pathlib.Path, keys=("image_info", "annPoints", "points"), finite: bool = True
+) -> np.ndarray:
     """Head points of a MATLAB file, 1-based there and 0-based here.
 
     Args:
       path: the .mat file.
       keys: names looked for, in this order: `image_info` (struct of ShanghaiTech), or a plain
         N x 2 array.
+      finite: refuse points that are not.
 
     Returns:
       float32 [N, 2] (x, y), pixels, 0-based.
@@ -96,7 +99,7 @@ def read_mat(path: str | pathlib.Path, keys=("image_info", "annPoints", "points"
                 raise UserError(
                     f"{path}: image_info holds no location; replace or remove the file"
                 ) from error
-        return _one_based(values, str(path))
+        return _one_based(values, str(path), finite)
     raise _no_points(path, mat, " or ".join(keys))
 
 
@@ -110,7 +113,12 @@ def read_ucf_cc_50(path: str | pathlib.Path) -> np.ndarray:
     return read_mat(path, ("annPoints",))
 
 
-def _read_text(path: pathlib.Path) -> str:
+def read_text(path: pathlib.Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+      UserError: unreadable or not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,7 +128,7 @@ def _read_text(path: pathlib.Path) -> str:
 def _csv_rows(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
     """Rows (line number, cells) without the header; checks the number of columns."""
     rows = []
-    for cells in (reader := csv.reader(io.StringIO(_read_text(path)), skipinitialspace=True)):
+    for cells in (reader := csv.reader(io.StringIO(read_text(path)), skipinitialspace=True)):
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
@@ -186,13 +194,18 @@ def read_csv_table(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     return {file: _points(points, f"{path} ({file})") for file, points in table.items()}
 
 
-def _load_json(path: pathlib.Path):
-    text = _read_text(path)
+def load_json(path: pathlib.Path):
+    """What a JSON file holds; an empty file is an empty list.
+
+    Raises:
+      UserError: unreadable or not JSON.
+    """
+    text = read_text(path)
     if not text.strip():
         return []
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); correct the file") from error
 
 
@@ -224,7 +237,7 @@ def read_json(path: str | pathlib.Path) -> np.ndarray:
       UserError: unreadable, no points, NaN or infinite, not two columns.
     """
     path = pathlib.Path(path)
-    return _json_points(_load_json(path), str(path))
+    return _json_points(load_json(path), str(path))
 
 
 def read_json_table(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -237,7 +250,7 @@ def read_json_table(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       UserError: as `read_json`.
     """
     path = pathlib.Path(path)
-    table = _load_json(path) or {}
+    table = load_json(path) or {}
     if not isinstance(table, dict):
         raise UserError(f"{path}: expected {{file: [[x, y], ...]}}; correct the file")
     return {file: _json_points(value, f"{path} ({file})") for file, value in table.items()}

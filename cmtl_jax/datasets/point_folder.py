@@ -29,7 +29,7 @@ class PointFolderConfig(CrowdConfig):
     """One state of a folder's contents; the name holds a hash of it."""
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
     """All files below a folder in natural order; hidden ones left out."""
     found = []
     for path in folder.rglob("*"):
@@ -42,7 +42,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 def contents_hash(folder: pathlib.Path) -> str:
     """Changes with the names, sizes and times of change of the files below a folder."""
     digest = hashlib.sha256()
-    for path in _files(folder):
+    for path in files(folder):
         stat = path.stat()
         name = path.relative_to(folder).as_posix()
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
@@ -58,7 +58,7 @@ def _folder(raw_dir) -> pathlib.Path:
     return pathlib.Path(raw_dir)
 
 
-def _stems(annotation: pathlib.Path) -> Iterable[str]:
+def stems(annotation: pathlib.Path) -> Iterable[str]:
     """Stems of pictures that an annotation may belong to: x for x, GT_x and x_ann."""
     stem = annotation.stem
     yield stem
@@ -73,6 +73,9 @@ class _Annotations:
 
     def __init__(self, folder: pathlib.Path, files: list[pathlib.Path]):
         self.folder = folder
+        self.names = collections.Counter(
+            path.name for path in files if path.suffix.lower() in pictures.SUFFIXES
+        )
         self.used: set = set()
         self.tables: dict[pathlib.Path, dict[str, np.ndarray]] = {}
         self.files: dict[tuple[pathlib.Path, str], pathlib.Path] = {}
@@ -84,12 +87,14 @@ class _Annotations:
             elif path.parent == folder and path.name.lower() == "points.json":
                 self.tables[path] = annotations.read_json_table(path)
             else:
-                for stem in _stems(path):
+                for stem in stems(path):
                     self.files.setdefault((path.parent, stem), path)
 
     def find(self, picture: pathlib.Path) -> tuple[pathlib.Path, Callable] | None:
         """The annotation file of a picture and its reader."""
-        names = (picture.relative_to(self.folder).as_posix(), picture.name)
+        names = [picture.relative_to(self.folder).as_posix()]
+        if self.names[picture.name] == 1:  # else it may mean another one
+            names.append(picture.name)
         for path, table in self.tables.items():
             for name in names:
                 if name in table:
@@ -114,17 +119,18 @@ class _Annotations:
         return rest
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
 def _items(folder: pathlib.Path) -> tuple[list[Item], list[str]]:
     """The annotated pictures of a split folder, and what people should know."""
-    files = _files(folder)
-    known = _Annotations(folder, files)
+    inside = files(folder)
+    known = _Annotations(folder, inside)
     items, bare = [], []
-    for path in files:
+    for path in inside:
         if path.suffix.lower() not in pictures.SUFFIXES:
             continue
         found = known.find(path)
@@ -144,7 +150,7 @@ def _items(folder: pathlib.Path) -> tuple[list[Item], list[str]]:
         ("annotations used for more than one picture", shared),
     ):
         if names:
-            warnings.append(f"{folder}: {len(names)} {what}: {_some(names)}")
+            warnings.append(f"{folder}: {len(names)} {what}: {some(names)}")
     return items, warnings
 
 
@@ -184,14 +190,14 @@ class PointFolder(CrowdBuilder):
             inside = tuple(roots.values())
             rest = [
                 path
-                for path in _files(folder)
+                for path in files(folder)
                 if path.suffix.lower() in pictures.SUFFIXES
                 and not any(path.is_relative_to(root) for root in inside)
             ]
             if rest:
                 warnings.append(
                     f"{folder}: {len(rest)} pictures outside train/ and test/, left out: "
-                    f"{_some(list(map(str, rest)))}"
+                    f"{some(list(map(str, rest)))}"
                 )
         if not splits:
             reason = f" ({warnings[0]})" if warnings else ""

@@ -1,0 +1,1 @@
+"""Head points of annotation programs, to a folder that the data set point_folder reads."""
