@@ -1,0 +1,1 @@
+"""A local page that counts people in pictures, and the same over HTTP."""
