@@ -1,9 +1,9 @@
 """Huge pages of memory, which make training on a CPU about a tenth faster.
 
-Every step writes some hundred megabytes of fresh memory. In pages of 4 KiB the processor spends much
-of that on looking addresses up. The C library asks for pages of 2 MiB where it is told to before
-the program starts, so the program has to be started anew. Only Linux with glibc 2.35 or newer has
-this; elsewhere nothing happens.
+Every step writes some hundred megabytes of fresh memory. In pages of 4 KiB the processor spends
+much of that on looking addresses up. The C library asks for pages of 2 MiB where it is told to
+before the program starts, so the program has to be started anew. Only Linux with glibc 2.35 or
+newer has this; elsewhere nothing happens.
 """
 
 import os

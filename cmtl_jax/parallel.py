@@ -4,6 +4,7 @@ Arrays of the state are replicated over all devices of all processes; batches ar
 first axis. A process hands over its own part of a global batch, as NumPy arrays.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,27 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cmtl_jax.errors import UserError
+
 PyTree = Any
 
 AXIS = "data"
+
+
+def visible_devices() -> list[jax.Device]:
+    """The devices of all processes.
+
+    Raises:
+        UserError: JAX was told to use some that it does not find.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA's packages
+        told = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device (JAX_PLATFORMS={told!r}); unset JAX_PLATFORMS, or see "
+            "python -m cmtl_jax.doctor"
+        ) from error
 
 
 class Parallel:
@@ -34,7 +53,7 @@ class Parallel:
         """
         self.kind = kind
         self._precision = precision
-        self.devices = list(devices or jax.devices())
+        self.devices = list(devices or visible_devices())
         self._mesh = jax.make_mesh(
             (len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
         )
@@ -109,9 +128,7 @@ class Parallel:
         """
         if self.kind == "pmap":
             return self._pmap_step(step, constants)
-        compiled = jax.jit(
-            step, donate_argnums=0, out_shardings=(self.replicated, self.replicated)
-        )
+        compiled = jax.jit(step, donate_argnums=0, out_shardings=(self.replicated, self.replicated))
         constants = self.replicate(constants)
 
         def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
@@ -167,9 +184,7 @@ class Parallel:
 
     def split(self, batch: PyTree) -> PyTree:
         """This process's part of a global batch -> global arrays, split over all devices."""
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(self._split, x), batch
-        )
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._split, x), batch)
 
     def local(self, outputs: PyTree) -> PyTree:
         """This process's examples of an eval step's outputs, as NumPy arrays."""

@@ -1,5 +1,7 @@
 """One training step is the same by jit, by pmap and on one device, however the batch is spread."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import small_run
 
 from cmtl_jax import trained_model
+from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate
 from cmtl_jax.input_pipeline import buckets, count_groups
 from cmtl_jax.input_pipeline import data as data_lib
@@ -207,3 +210,10 @@ def test_evaluation_compiles_one_program_a_bucket(tmp_path_factory):
     for _ in range(2):
         assert len(evaluator(parallel.replicate(np.float32(0.1)))) == len(pictures)
     assert 1 <= evaluator.traces <= 2
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(jax, "devices", mock.Mock(side_effect=AssertionError))
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match="JAX_PLATFORMS='cuda'.*doctor"):
+        Parallel("jit")

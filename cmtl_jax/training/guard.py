@@ -5,7 +5,7 @@ import math
 
 from cmtl_jax.errors import UserError
 
-_ADVICE = (
+ADVICE = (
     "start again in a new work folder with another seed (--config.seed), with "
     "--config.model.init=he, which starts alive, or with a lower --config.optimizer.learning_rate"
 )
@@ -52,7 +52,7 @@ class DeadOutputGuard:
             message = (
                 f"the density output is dead at step {step}: it is "
                 f"{'0 everywhere' if vanished else 'without gradient in the first layer'} "
-                f"and will not recover; {_ADVICE}"
+                f"and will not recover; {ADVICE}"
             )
             if self._stop:
                 raise UserError(message + " (--config.train.stop_on_dead=False only warns)")
@@ -61,5 +61,5 @@ class DeadOutputGuard:
         elif not dead and deviation < self.CONSTANT * abs(mean):
             logging.warning(
                 "the density output is constant at step %d (mean %.3g, deviation %.3g people per "
-                "pixel); if this lasts, %s", step, mean, deviation, _ADVICE
+                "pixel); if this lasts, %s", step, mean, deviation, ADVICE
             )  # fmt: skip

@@ -39,7 +39,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Trains, from the newest checkpoint in workdir if there is one, and evaluates the best.
 
     Writes config.json, checkpoints/, metrics.jsonl, TensorBoard events and what evaluation writes.
-    Weights that training starts from are evaluated, too, and their errors stand beside the result's.
+    Weights that training starts from are evaluated, too; their errors stand beside the result's.
 
     Returns:
         Exit status: 0, or 128 + the signal that stopped the run (saved; the same command goes on).
@@ -66,7 +66,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _before(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, parallel: Parallel, data: data_lib.Data
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    parallel: Parallel,
+    data: data_lib.Data,
 ) -> dict:
     """The result of the weights that training starts from; a run that goes on has it already."""
     file = workdir / _BEFORE
@@ -291,9 +294,7 @@ def _require_finite(step: int, loss: float, grad_norm: float) -> None:
         )
 
 
-def describe(
-    config: ml_collections.ConfigDict, data: data_lib.Data, groups: CountGroups
-) -> dict:
+def describe(config: ml_collections.ConfigDict, data: data_lib.Data, groups: CountGroups) -> dict:
     """What a checkpoint says of itself: everything needed to use it."""
     return {
         "config": config.to_dict(),
