@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import typing
 from typing import Any
 
 import jax
@@ -10,20 +11,24 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from cmtl_jax import checkpoints, console
 from cmtl_jax import config as base_config
+from cmtl_jax import console
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.count_groups import CountGroups
-from cmtl_jax.interop import released
 from cmtl_jax.models import registry
 from cmtl_jax.parallel import Parallel
 
+if typing.TYPE_CHECKING:
+    from cmtl_jax.checkpoints import Checkpoints
+
 PyTree = Any
+
+SHIPPED = pathlib.Path(__file__).parent / "weights"  # come with the package, a name each
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """Weights of a checkpoint or of a released file.
+    """Weights of a checkpoint or a file.
 
     Attributes:
         model: the network.
@@ -32,7 +37,7 @@ class TrainedModel:
         groups: its crowd-count groups; without edges where a released file does not say them.
         about: where the weights come from: data, train_ids_sha256, ...
         step: training step of the checkpoint; None where a released file does not say it.
-        source: the folder or file.
+        source: the folder, file or name.
     """
 
     model: nn.Module
@@ -62,35 +67,53 @@ def init_params(model: nn.Module, seed: int, channels: int) -> PyTree:
     return model.init(jax.random.key(seed), image, size)["params"]
 
 
+def shipped() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
 def restore(
     source: str | os.PathLike, parallel: Parallel, which: str | int = "best"
 ) -> TrainedModel:
-    """Restores the weights of a work folder or of a released file.
+    """Restores the weights of a work folder or a file, or those shipped under a name.
 
     Args:
-        source: work folder, or HDF5 file in the format of the authors' PyTorch code of CMTL or
-            MCNN, recognised by its keys.
+        source: work folder; safetensors file of ours; HDF5 file in the format of the authors'
+            PyTorch code of CMTL or MCNN, recognised by its keys; or a name of `shipped`, unless a
+            file or work folder of that name is there.
         parallel: whose devices hold the weights.
         which: 'best', 'latest' or a step; a file holds one set of weights.
 
     Raises:
         UserError: there is nothing to restore there, it is damaged, or of another program.
     """
+    # Imported here: a file of weights is used without Orbax and HDF5, which take long to import.
+    from cmtl_jax.interop import safetensors_file
+
     folder = pathlib.Path(source)
     if folder.is_file():
-        return _of_file(folder, parallel)
+        if safetensors_file.is_one(folder):
+            return _of_safetensors(folder, str(source), parallel)
+        return _of_released(folder, parallel)
+    if str(source) in shipped() and not _is_work_folder(folder):
+        file = SHIPPED / f"{source}{safetensors_file.SUFFIX}"
+        return _of_safetensors(file, str(source), parallel)
     if not folder.is_dir():
+        names = ", ".join(shipped())
         raise UserError(
-            f"no weights at {source}: no such work folder or released file; train there first or "
-            "name another"
+            f"no weights at {source}: no such work folder or file, and none of the names that come "
+            f"with the program ({names or 'this version has none'}); train there first or name "
+            "another"
         )
+    from cmtl_jax import checkpoints
+
     reader = checkpoints.Checkpoints(folder, read_only=True)
     try:
         step = reader.find(which)
         about, config, groups, model = _describe(reader, step)
         expected = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated),
-            jax.eval_shape(lambda: init_params(model, 0, config.input.channels)),
+            _shapes(model, config),
         )
         params = reader.restore(step, expected).params
     finally:
@@ -98,8 +121,43 @@ def restore(
     return TrainedModel(model, params, config, groups, about, step, str(source))
 
 
-def _of_file(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
+def _is_work_folder(folder: pathlib.Path) -> bool:
+    if not folder.is_dir():
+        return False
+    from cmtl_jax import checkpoints
+
+    return (folder / checkpoints.FOLDER).is_dir()
+
+
+def _shapes(model: nn.Module, config: ml_collections.ConfigDict) -> PyTree:
+    """The parameters that a model has, as jax.ShapeDtypeStruct."""
+    return jax.eval_shape(lambda: init_params(model, 0, config.input.channels))
+
+
+def _of_safetensors(path: pathlib.Path, source: str, parallel: Parallel) -> TrainedModel:
+    """Weights of a file of ours."""
+    from cmtl_jax.interop import safetensors_file
+
+    params, about = safetensors_file.read(path)
+    try:
+        config, groups, model = _understand(about)
+        differ = jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, _shapes(model, config))
+        if differ:
+            raise ValueError("its tensors are not those of the network that it describes")
+    except Exception as error:  # whatever a config of another version leads to
+        raise UserError(
+            f"{path} says of itself what this program does not understand "
+            f"({type(error).__name__}: {console.one_line(error)[:200]}); export it again with this "
+            "version"
+        ) from error
+    params = parallel.replicate(params)
+    return TrainedModel(model, params, config, groups, about, about["step"], source)
+
+
+def _of_released(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
     """Weights of a released file, with the preprocessing that belongs to them."""
+    from cmtl_jax.interop import released
+
     weights = released.load(path)
     config = base_config.base()
     about = weights.about
@@ -138,16 +196,23 @@ def _of_file(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
     )
 
 
+def _understand(
+    about: dict[str, Any],
+) -> tuple[ml_collections.ConfigDict, CountGroups, nn.Module]:
+    """Config, groups and model from what weights say of themselves."""
+    # Keys that came later have their defaults.
+    config = base_config.base()
+    config.update(ml_collections.ConfigDict(about["config"]))
+    return config, CountGroups.from_json(about["groups"]), build_model(config)
+
+
 def _describe(
-    reader: checkpoints.Checkpoints, step: int
+    reader: "Checkpoints", step: int
 ) -> tuple[dict[str, Any], ml_collections.ConfigDict, CountGroups, nn.Module]:
-    """What a checkpoint says of itself, and the config, groups and model this means."""
+    """What a checkpoint says of itself, and what this means."""
     try:
         about = reader.about(step)
-        # Keys that came later have their defaults.
-        config = base_config.base()
-        config.update(ml_collections.ConfigDict(about["config"]))
-        return about, config, CountGroups.from_json(about["groups"]), build_model(config)
+        return about, *_understand(about)
     except UserError:
         raise
     except Exception as error:  # Orbax raises many kinds for damaged files

@@ -10,6 +10,7 @@ import released_files
 from work_folders import STEP, CommandLine, only_error, random_params, untrained
 
 import cmtl_jax
+from cmtl_jax import config as base_config
 from cmtl_jax import trained_model
 from cmtl_jax.interop import export, released
 from cmtl_jax.models import registry
@@ -127,8 +128,60 @@ def test_nothing_to_export(main, tmp_path):
     status, _, err = main(SYNTHETIC, "--mode=export", f"--workdir={tmp_path / 'none'}")
     assert status == 1 and str(tmp_path / "none") in only_error(err)
     assert not (tmp_path / "none").exists()
-    status, _, err = main(SYNTHETIC, "--mode=export", "--config.export.format=onnx")
-    assert status == 1 and "config.export.format is 'onnx'" in only_error(err)
+    status, _, err = main(SYNTHETIC, "--mode=export", "--config.export.format=keras")
+    assert status == 1 and "config.export.format is 'keras'" in only_error(err)
+
+
+@pytest.fixture
+def five_folds(tmp_path, monkeypatch):
+    """The work folder of a cross-validation."""
+    for fold in range(1, 6):
+        config = base_config.base()
+        config.dataset.fold = fold
+        with monkeypatch.context() as patch:
+            patch.setattr(base_config, "base", lambda config=config: config)
+            untrained(tmp_path / f"ucf/fold_{fold}", name="mcnn")
+    return tmp_path / "ucf"
+
+
+UCF = "--config=configs/ucf_cc_50.py"
+
+
+def test_a_cross_validation_gives_a_file_of_each_fold(main, tmp_path, five_folds):
+    names = [f"ucf_cc_50-fold_{fold}.h5" for fold in range(1, 6)]
+    for arguments in (
+        [f"--workdir={five_folds}"],
+        [f"--workdir={tmp_path / 'w'}", f"--config.init_from={five_folds}"],
+    ):
+        status, _, err = main(UCF, "--mode=export", *arguments)
+        assert status == 0, err
+    for folder in (five_folds, tmp_path / "w"):
+        paths = sorted((folder / "export").iterdir())
+        assert [path.name for path in paths] == names
+        for fold, path in enumerate(paths, start=1):
+            about = json.loads(attributes(path)[released.ABOUT])
+            assert about["config"]["dataset"]["fold"] == fold
+
+    # One fold, or weights of something else, are one file.
+    assert main(UCF, "--mode=export", f"--workdir={five_folds / 'fold_2'}")[0] == 0
+    assert [path.name for path in (five_folds / "fold_2/export").iterdir()] == [names[1]]
+    source = released_files.write(tmp_path / "x.h5", released_files.arrays("mcnn"))
+    arguments = f"--workdir={tmp_path / 'x'}", f"--config.init_from={source}"
+    assert main(UCF, "--mode=export", *arguments)[0] == 0
+    assert [path.name for path in (tmp_path / "x/export").iterdir()] == ["ucf_cc_50.h5"]
+
+
+def test_a_cross_validation_that_is_not_finished(main, tmp_path, five_folds):
+    for fold in (1, 4):
+        (five_folds / f"fold_{fold}").rename(tmp_path / f"moved_{fold}")
+    status, _, err = main(UCF, "--mode=export", f"--workdir={five_folds}")
+    assert status == 1 and not (five_folds / "export").exists()
+    line = only_error(err)
+    assert f"no weights of fold_1, fold_4 in {five_folds}; train there first" in line
+    assert f"--workdir={five_folds / 'fold_2'}" in line
+    status, _, err = main(UCF, "--mode=export", f"--workdir={tmp_path / 'none'}")
+    assert status == 1 and "no weights of fold_1, fold_2, fold_3," in only_error(err)
+    assert not (tmp_path / "none").exists()
 
 
 def test_layouts_are_undone(tmp_path):

@@ -1,4 +1,4 @@
-"""Weights for other code: files that the authors' PyTorch code reads."""
+"""Weights for other programs: the files that the authors' PyTorch code reads, and `formats`."""
 
 import io
 import json
@@ -11,41 +11,75 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from cmtl_jax import trained_model, work_folder
+from cmtl_jax import checkpoints, trained_model, work_folder
+from cmtl_jax import config as base_config
+from cmtl_jax.datasets.ucf_cc_50 import NUM_FOLDS
 from cmtl_jax.errors import UserError
-from cmtl_jax.interop import released
+from cmtl_jax.interop import description, formats, released
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.trained_model import TrainedModel
 
 FOLDER = "export"
 
-_ABOUT = ("config", "groups", "program", "data", "train_ids_sha256")
 
-
-def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
-    """Writes workdir/export/<config name>.h5 in the format of the authors' released weights.
+def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Writes workdir/export/<config name>.<config.export.format>, and what belongs to the file.
 
     The weights are those of config.init_from, else of workdir's checkpoint config.eval.checkpoint.
+    Where these are the five folds of a cross-validation, there are five files; that of a fold has
+    its number in its name.
 
     Returns:
-        The file.
+        The files.
 
     Raises:
-        UserError: there are no weights, or they are of a network that the format cannot hold.
+        UserError: there are no weights, or they are of a network that the format cannot hold; then
+            no file is written.
     """
     parallel = Parallel()
-    source = config.init_from or workdir
-    trained = trained_model.restore(
-        source, parallel, "best" if config.init_from else config.eval.checkpoint
-    )
-    path = workdir / FOLDER / f"{config.name or trained.config.model.name}.h5"
-    arrays = convert(trained)
+    which = "best" if config.init_from else config.eval.checkpoint
+    files = []
+    for source in _sources(config, pathlib.Path(config.init_from or workdir)):
+        trained = trained_model.restore(source, parallel, which)
+        name = config.name or trained.config.model.name
+        fold = trained.config.dataset.fold
+        path = workdir / FOLDER / f"{name}{f'-fold_{fold}' if fold else ''}.{config.export.format}"
+        files.append((path, _prepare(config, trained), trained))
     if parallel.process_index == 0:
-        work_folder.make(path.parent)
-        write(path, arrays, trained)
-        logging.info("%s holds the weights of %s. %s", path, source, _how_to_use(trained))
+        work_folder.make(workdir / FOLDER)
+        for path, write_file, trained in files:
+            how_to_use = write_file(path)
+            logging.info("%s holds the weights of %s. %s", path, trained.source, how_to_use)
     parallel.barrier("exported")
-    return path
+    return [path for path, _, _ in files]
+
+
+def _prepare(config: ml_collections.ConfigDict, trained: TrainedModel) -> formats.Writer:
+    """What writes the file and says how it is used; what can be refused is refused before."""
+    if config.export.format != "h5":
+        return formats.prepare(config, trained)
+    arrays = convert(trained)
+
+    def write_file(path: pathlib.Path) -> str:
+        write(path, arrays, trained)
+        return _how_to_use(trained)
+
+    return write_file
+
+
+def _sources(config: ml_collections.ConfigDict, source: pathlib.Path) -> list[pathlib.Path]:
+    """The weights themselves, or those of each fold in the work folder of a cross-validation."""
+    # What is no folder is a file or the name of weights.
+    own = (config.init_from and not source.is_dir()) or (source / checkpoints.FOLDER).is_dir()
+    if own or not base_config.all_folds(config):
+        return [source]
+    folders = [source / f"fold_{fold}" for fold in range(1, NUM_FOLDS + 1)]
+    there = [one for one in folders if (one / checkpoints.FOLDER).is_dir()]
+    if len(there) < NUM_FOLDS:
+        missing = ", ".join(one.name for one in folders if one not in there)
+        alone = f"export one fold with --workdir={there[0]}" if there else "name another"
+        raise UserError(f"no weights of {missing} in {source}; train there first, or {alone}")
+    return folders
 
 
 def convert(trained: TrainedModel) -> released.Arrays:
@@ -88,19 +122,11 @@ def write(path: pathlib.Path, arrays: released.Arrays, trained: TrainedModel) ->
         file.attrs["input_resize"] = i.resize
         file.attrs["density_scale"] = 1.0
         if trained.step is not None:
-            file.attrs[released.ABOUT] = json.dumps(_about(trained))
+            file.attrs[released.ABOUT] = json.dumps(description.of_weights(trained))
     try:
         work_folder.write(path, memory.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}; make room or choose another") from error
-
-
-def _about(trained: TrainedModel) -> dict:
-    """What the checkpoint says of itself, without the folders of the machine it comes from."""
-    about = {key: trained.about[key] for key in _ABOUT if key in trained.about}
-    config = {**about["config"], "init_from": ""}
-    config["dataset"] = {**config["dataset"], "raw_dir": "", "tfds_dir": ""}
-    return about | {"config": config, "step": trained.step}
 
 
 def _check(trained: TrainedModel) -> None:

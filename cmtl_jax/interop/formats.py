@@ -1,0 +1,94 @@
+"""The formats of an export, beside that of the authors' PyTorch code."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import jax
+import ml_collections
+
+from cmtl_jax import work_folder
+from cmtl_jax.errors import UserError
+from cmtl_jax.interop import card, description, parity, safetensors_file, stablehlo
+from cmtl_jax.parallel import Parallel
+from cmtl_jax.prediction import sources
+from cmtl_jax.prediction.counter import Counter
+from cmtl_jax.trained_model import TrainedModel
+
+Writer = Callable[[pathlib.Path], str]  # writes a file and what belongs to it, says how to use it
+
+
+def prepare(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
+    """What writes the weights in the format config.export.format; nothing is written yet.
+
+    Raises:
+        UserError: the format cannot hold the weights, packages are missing, or the pictures that
+            it is to be checked on. The writer raises it where there is no room, and where the file
+            does not count as the weights do.
+    """
+    return {"safetensors": _safetensors, "stablehlo": _stablehlo, "onnx": _onnx}[
+        config.export.format
+    ](config, trained)
+
+
+def _safetensors(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
+    def write(path: pathlib.Path) -> str:
+        safetensors_file.write(path, trained.params, description.of_weights(trained))
+        about = path.with_suffix(".md")
+        card.write(about, trained, path)
+        return (
+            f"Count with them by python -m cmtl_jax.predict photo.jpg --weights={path}; "
+            f"{about.name} says what they are."
+        )
+
+    return write
+
+
+def _stablehlo(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
+    data = stablehlo.encode(trained, precision=config.matmul_precision)
+    return _checked(config, trained, data, stablehlo.Program, config.matmul_precision)
+
+
+def _onnx(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
+    try:
+        from cmtl_jax.interop import onnx_file  # not among the packages that training needs
+    except ImportError as error:
+        raise UserError(
+            f"config.export.format=onnx needs the packages of requirements-onnx.txt ({error}); "
+            "pip install onnx onnxruntime"
+        ) from error
+    return _checked(config, trained, onnx_file.encode(trained), onnx_file.Program, "float32")
+
+
+def _checked(
+    config: ml_collections.ConfigDict,
+    trained: TrainedModel,
+    data: bytes,
+    program: Callable[[pathlib.Path], parity.Program],
+    precision: str,
+) -> Writer:
+    """Writes data, runs the file as its users will, and compares."""
+    pictures = _pictures(config)
+
+    def write(path: pathlib.Path) -> str:
+        try:
+            work_folder.write(path, data)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error}; make room or choose another") from error
+        single = Parallel("jit", jax.local_devices()[:1], precision=precision)
+        counter = Counter(
+            dataclasses.replace(trained, params=single.replicate(trained.params)), single
+        )
+        report = parity.check(path, program(path), counter, pictures)
+        return f"It counts as they do; {report} says on which pictures, and how exactly."
+
+    return write
+
+
+def _pictures(config: ml_collections.ConfigDict) -> list[pathlib.Path]:
+    if not config.export.pictures:
+        return []
+    found = [one for one in sources.find(config.export.pictures) if one.kind == "picture"]
+    if not found:
+        raise UserError(f"config.export.pictures={config.export.pictures} names no picture")
+    return [pathlib.Path(one.path) for one in found[: config.export.num_pictures]]

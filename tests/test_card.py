@@ -1,0 +1,120 @@
+"""Cards of weights files."""
+
+import dataclasses
+import hashlib
+import json
+import shlex
+
+import exports
+import pytest
+
+from cmtl_jax import config as base_config
+from cmtl_jax.interop import card
+
+
+def metrics(step, weights="run", split="test", mae=12.34):
+    return {
+        "mae": mae,
+        "rmse": 45.6,
+        "num_images": 60,
+        "checkpoint_step": step,
+        "protocol": {
+            "data set": "shanghaitech-part_b",
+            "split": split,
+            "weights": weights,
+            "selection": "best MAE on the held-out ones",
+            "trained on": "shanghaitech-part_b, preset recommended, model cmtl, seed 3",
+        },
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Weights of a work folder, and a file of them."""
+    folder = tmp_path / "run"
+    weights = exports.trained()
+    weights.config.update(name="shb", seed=3)
+    weights.config.crop.height = 96
+    weights.config.model.up_maps = [16, 18]
+    weights.config.dataset.raw_dir = str(tmp_path)
+    weights.about.update(data="shanghaitech-part_b", program="cmtl_jax 0.1.0, commit abc")
+    for name, content in {
+        "shanghaitech-part_b-test": metrics(exports.STEP),
+        "shanghaitech-part_b-val": metrics(exports.STEP - 1, split="val", mae=1.5),
+        "shanghaitech-part_b-test-from-x.h5": metrics(exports.STEP, weights="x.h5", mae=2.5),
+    }.items():
+        (folder / "eval" / name).mkdir(parents=True)
+        (folder / "eval" / name / "metrics.json").write_text(json.dumps(content))
+    lines = [
+        {"step": step, "val/mae": mae, "val/rmse": 99.9, "val/num_images": 40.0}
+        for step, mae in ((exports.STEP - 1, 70.1), (exports.STEP, 65.4))
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    file = tmp_path / "shb.safetensors"
+    file.write_bytes(b"weights")
+    return dataclasses.replace(weights, source=str(folder)), file
+
+
+def test_what_a_card_says(run, tmp_path):
+    weights, file = run
+    card.write(tmp_path / "shb.md", weights, file)
+    text = (tmp_path / "shb.md").read_text()
+    assert text.startswith("# shb.safetensors\n")
+    assert hashlib.sha256(b"weights").hexdigest() in text
+    assert "`" + "0" * 64 + "`" in text  # training pictures
+    for part in (
+        "| preset | recommended |", "| seed | 3 |", f"| checkpoint | step {exports.STEP} of 20000",
+        "| program | cmtl_jax 0.1.0, commit abc |", "(value - 113) / 64", "## Limits",
+        "Zhang", "Sindagi", "- selection: best MAE on the held-out ones",
+    ):  # fmt: skip
+        assert part in text, part
+    assert str(tmp_path) not in text
+    assert "\n\n\n" not in text
+
+
+def test_the_figures_are_of_these_weights(run):
+    """Neither of another step, nor of other weights that were evaluated there."""
+    text = card.text(*run)
+    assert "| shanghaitech-part_b, test | 60 | 12.3 | 45.6 | 7 |" in text
+    assert " 1.5 " not in text and " 2.5 " not in text
+    assert "On the 40 held-out" in text and "MAE 65.4, RMSE 99.9" in text
+
+
+def test_without_any_evaluation(run, tmp_path):
+    weights, file = run
+    text = card.text(dataclasses.replace(weights, source=str(tmp_path / "none")), file)
+    assert "Not evaluated on test pictures" in text and "held-out" not in text
+
+
+def test_the_command_trains_that_config_again(run):
+    """Read as the command line reads it."""
+    weights, _ = run
+    command = card.command(weights.config)
+    assert command.startswith("python -m cmtl_jax.main --config=configs/shb.py:recommended ")
+    assert sorted(shlex.split(command)[4:]) == [
+        "--config.crop.height=96", "--config.model.up_maps=(16, 18)", "--config.seed=3"
+    ]  # fmt: skip
+
+
+def test_pictures_of_ones_own(run):
+    weights, file = run
+    weights.about["data"] = "point_folder-mine"
+    text = card.text(weights, file)
+    assert "To be filled in by whoever passes it on" in text and "Zhang" not in text
+
+
+def test_released_weights(tmp_path):
+    weights = exports.released(tmp_path / "mcnn.h5")
+    text = card.text(weights, tmp_path / "mcnn.h5")
+    assert "come from a released file" in text and "--config=" not in text
+    assert "resized (bilinear)" in text and "Zhang" in text
+    assert "\n\n\n" not in text
+
+
+def test_every_preset_has_a_short_command():
+    for preset in base_config.PRESETS:
+        config = base_config.base()
+        config.name = "sha"
+        base_config.apply_preset(config, preset)
+        expected = f"python -m cmtl_jax.main --config=configs/sha.py:{preset}"
+        assert card.command(config) == expected
