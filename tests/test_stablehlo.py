@@ -12,7 +12,6 @@ import pytest
 import released_files
 from conftest import ROOT
 
-from cmtl_jax.errors import UserError
 from cmtl_jax.interop import stablehlo
 
 SIZES = [(32, 48), (29, 46)]  # one program for both
@@ -33,8 +32,9 @@ def program(path, weights):
             "input__channels": 3,
             "input__mean": 100.0,
         },
+        {"model__prior_fusion": "film"},
     ],
-    ids=["cmtl", "single_stage"],
+    ids=["cmtl", "single_stage", "film"],
 )
 def test_it_counts_as_the_weights_do(tmp_path, changes):
     weights = exports.trained(**changes)
@@ -174,8 +174,3 @@ def test_sides_that_4_does_not_divide_are_refused(tmp_path):
     exported = stablehlo.build(exports.trained(model__name="mcnn"))
     with pytest.raises(ValueError, match="4"):
         exported.call(np.zeros((1, 61, 48, 1), np.uint8), np.array([[61, 48]], np.int32))
-
-
-def test_a_density_that_needs_the_head_is_refused():
-    with pytest.raises(UserError, match="prior_fusion='film'.*export them as onnx"):
-        stablehlo.encode(exports.trained(model__prior_fusion="film"))

@@ -16,7 +16,6 @@ import numpy as np
 from flax import linen as nn
 from jax import export
 
-from cmtl_jax.errors import UserError
 from cmtl_jax.interop import description
 from cmtl_jax.models import cmtl
 from cmtl_jax.models.layers import STRIDE
@@ -43,9 +42,6 @@ def encode(trained: TrainedModel, *, precision: str = "float32") -> bytes:
     Args:
         trained: the weights.
         precision: of convolutions of float32 arrays, see Parallel.
-
-    Raises:
-        UserError: there is no such program for these weights.
     """
     about = description.describe(trained) | {
         "inputs": _INPUTS.format(channels=trained.config.input.channels),
@@ -61,18 +57,11 @@ def encode(trained: TrainedModel, *, precision: str = "float32") -> bytes:
 def build(trained: TrainedModel, *, precision: str = "float32") -> export.Exported:
     """The program: (image uint8 [b, 4h, 4w, C], size int32 [b, 2]) -> {density, count}.
 
-    Preprocessing and the scale of the density are part of it, the fully connected head is not.
-
-    Raises:
-        UserError: the density needs that head (prior_fusion 'film').
+    Preprocessing and the scale of the density are part of it, and the fully connected head only
+    where the density needs it (prior_fusion 'film').
     """
     c = trained.config
-    if c.model.name == "cmtl" and c.model.prior_fusion == "film":
-        raise UserError(
-            f"the weights of {trained.source} cannot be exported as stablehlo: with "
-            "config.model.prior_fusion='film' the density needs the fully connected head, whose "
-            "pooling is no program for pictures of every size; export them as onnx"
-        )
+    modulated = c.model.name == "cmtl" and c.model.prior_fusion == "film"
     params = jax.tree.map(np.asarray, trained.params)  # constants of the program
     mean, std = np.float32(c.input.mean), np.float32(c.input.std)
 
@@ -83,7 +72,7 @@ def build(trained: TrainedModel, *, precision: str = "float32") -> export.Export
             small = (size < STRIDE).any(axis=1, keepdims=True)
             seen = jnp.where(small, size, size // STRIDE * STRIDE)
             x = _along_both_sides(_bilinear, x, size, seen)
-        with nn.intercept_methods(_without_head):
+        with contextlib.nullcontext() if modulated else nn.intercept_methods(_without_head):
             density = trained.model.apply({"params": params}, (x - mean) / std, seen).density
         if c.input.resize == "multiple_of_4":
             density = _along_both_sides(_spread, density, seen, size)
@@ -121,7 +110,7 @@ class Program:
 
 
 def _without_head(call, args, kwargs, context):
-    """The groups are not asked for, and their pooling needs known sizes."""
+    """The groups are not asked for."""
     return None if isinstance(context.module, cmtl.GroupHead) else call(*args, **kwargs)
 
 

@@ -167,10 +167,16 @@ def _adaptive_max(x: jax.Array, valid: jax.Array, bins: int, axis: int) -> jax.A
     stop = -(-(i[None] + 1) * valid[:, None] // bins)
     longest = -(-x.shape[axis] // bins) + 1  # no bin spans more
     take = jax.vmap(lambda a, index: jnp.take(a, index, axis=axis - 1))
-    result = take(x, start)
-    for offset in range(1, longest):
+
+    def enlarge(offset, result):
         # A bin shorter than the longest sees its own last row again.
-        result = jnp.maximum(result, take(x, jnp.minimum(start + offset, stop - 1)))
+        return jnp.maximum(result, take(x, jnp.minimum(start + offset, stop - 1)))
+
+    result = take(x, start)
+    if not isinstance(longest, int):  # a symbolic shape, as of an export
+        return jax.lax.fori_loop(1, longest, enlarge, result)
+    for offset in range(1, longest):
+        result = enlarge(offset, result)
     return result
 
 
