@@ -10,7 +10,6 @@ import csv
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -20,12 +19,14 @@ import ml_collections
 import numpy as np
 
 from cmtl_jax import checkpoints as checkpoints_lib
+from cmtl_jax import trained_model
 from cmtl_jax.datasets.ucf_cc_50 import NUM_FOLDS, NUM_PICTURES
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate as evaluate_lib
 from cmtl_jax.evaluation import report, run
 from cmtl_jax.input_pipeline import data as data_lib
-from cmtl_jax.metrics import ImageMetrics
+from cmtl_jax.metrics import ImageMetrics, whole
+from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import continuation
 from cmtl_jax.training import train as train_lib
 
@@ -59,7 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             continue
         logging.info("fold %d of %d in %s", fold, NUM_FOLDS, folder)
         if own.init_from:
-            _require_unseen(own, own.init_from, "best")
+            _require_unseen(own, folder)
         if status := train_lib.train(own, folder):
             return status
     trained = config.copy_and_resolve_references()
@@ -79,10 +80,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     """
     _require_all_pictures(config)
     for fold in FOLDS:
-        own, folder = of_fold(config, workdir, fold)
-        _require_unseen(
-            own, own.init_from or folder, "best" if own.init_from else own.eval.checkpoint
-        )
+        _require_unseen(*of_fold(config, workdir, fold))
     for fold in FOLDS:
         run.evaluate_checkpoint(*of_fold(config, workdir, fold))
     return summarise(config, workdir)
@@ -251,25 +249,27 @@ def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> bool:
     return result["checkpoint_step"] == step and tested == run.ids_sha256(data.pictures("test"))
 
 
-def _require_unseen(
-    config: ml_collections.ConfigDict, source: str | os.PathLike, which: str
-) -> None:
-    """
+def _require_unseen(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+    """Checks the weights of config.init_from, or of a fold's work folder.
+
     Raises:
-        UserError: no weights in the work folder, or they were trained on this fold's pictures.
+        UserError: there are none, or they were trained on this fold's pictures.
     """
-    if pathlib.Path(source).is_file():
-        return  # a released file, which does not say
-    if not pathlib.Path(source).is_dir():
+    source = pathlib.Path(config.init_from or folder)
+    if source.is_dir():
+        reader = checkpoints_lib.Checkpoints(source, read_only=True)
+        try:
+            step = reader.find("best" if config.init_from else config.eval.checkpoint)
+            there = reader.about(step)["config"]["dataset"]
+        finally:
+            reader.close()
+    elif config.init_from:  # a file or a name; what the authors released does not say
+        there = trained_model.restore(config.init_from, Parallel()).config.dataset
+    else:
         raise UserError(
             f"no weights at {source}: no such work folder; train all folds first, or evaluate one "
             f"with --config.dataset.fold={config.dataset.fold}"
         )
-    reader = checkpoints_lib.Checkpoints(source, read_only=True)
-    try:
-        there = reader.about(reader.find(which))["config"]["dataset"]
-    finally:
-        reader.close()
     d = config.dataset
     if there["name"] != d.name:
         return
@@ -315,7 +315,7 @@ def _read(folder: pathlib.Path) -> tuple[dict, list[ImageMetrics]]:
 
 def _image(row: Mapping[str, str]) -> ImageMetrics:
     groups = (int(row[name]) if row[name] else None for name in ("group_true", "group_pred"))
-    true, pred = int(row["count_true"]), float(row["count_pred"])
+    true, pred = whole(float(row["count_true"])), float(row["count_pred"])
     return ImageMetrics(row["id"], true, pred, *groups, game=(float("nan"),) * 4)
 
 

@@ -44,18 +44,18 @@ class ImageMetrics:
 
     Attributes:
       id: Name of the picture; may hold any character.
-      count_true: Number of annotated head points.
+      count_true: What the count is held against, by default the number of annotated head points.
       count_pred: Predicted count, the sum of the predicted density map.
       group_true: Count group of the picture, None where it is not known.
       group_pred: Predicted count group, None for models without a high-level prior.
       game: Sum over the cells of GAME(L) of |points - predicted sum|, for L = 0, 1, 2, 3, in
-        people. `game[0]` is the absolute count error.
+        people. `game[0]` is the absolute count error where `count_true` is their number.
       psnr: Decibels, see `psnr_ssim`; NaN where undefined.
       ssim: See `psnr_ssim`; NaN where undefined.
     """
 
     id: str
-    count_true: int
+    count_true: float
     count_pred: float
     group_true: int | None
     group_pred: int | None
@@ -76,6 +76,7 @@ def measure(
     density_true: np.ndarray | None = None,
     group_true: int | None = None,
     group_pred: int | None = None,
+    count_true: float | None = None,
 ) -> ImageMetrics:
     """Measures one picture.
 
@@ -88,6 +89,7 @@ def measure(
         of the map is not to be measured.
       group_true: Count group of the picture.
       group_pred: Predicted count group.
+      count_true: What the count is held against; the number of head points by default.
 
     Raises:
       ValueError: A shape is not the one stated.
@@ -104,7 +106,7 @@ def measure(
         psnr, ssim = psnr_ssim(density_pred, density_true)
     return ImageMetrics(
         id=id,
-        count_true=len(points),
+        count_true=whole(len(points) if count_true is None else count_true),
         count_pred=float(density_pred.sum(dtype=np.float64)),
         group_true=None if group_true is None else int(group_true),
         group_pred=None if group_pred is None else int(group_pred),
@@ -112,6 +114,11 @@ def measure(
         psnr=psnr,
         ssim=ssim,
     )
+
+
+def whole(number: float) -> float:
+    """A whole number as an int, which is written without a decimal point."""
+    return int(number) if float(number).is_integer() else float(number)
 
 
 def _game(density: np.ndarray, points: np.ndarray) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """ShanghaiTech part B (Zhang et al., CVPR 2016).
 
-    python -m cmtl_jax.main --config=configs/shb.py[:recommended|paper|reference]
+    python -m cmtl_jax.main --config=configs/shb.py[:recommended|paper|reference|c3]
 
 The raw data lies in $CMTL_DATA_DIR/ShanghaiTech (default data/ShanghaiTech), or where
 --config.dataset.raw_dir says.
@@ -19,4 +19,7 @@ def get_config(preset=None):
         # Its pictures hold a tenth of the people of part A's: the network's output and the losses
         # are to be of the same size.
         config.loss.density_scale = 400.0
+    if config.preset == "c3":
+        # Its mean and deviation of the pictures, averaged over the colours.
+        config.input.update(mean=113.2, std=57.7)
     return config

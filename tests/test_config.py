@@ -208,9 +208,10 @@ def test_without_a_clone_the_configs_of_the_package_are_used(tmp_path, monkeypat
     packaged.write_text("")
     monkeypatch.setattr(base_config, "__file__", str(packaged.parent.parent / "config.py"))
     monkeypatch.chdir(tmp_path)
-    asked = ["main", "--config=configs/sha.py:paper", "--config", "configs/sha.py", "configs/sha.py"]
+    here = "configs/sha.py"
+    asked = ["main", f"--config={here}:paper", "--config", here, here]
     assert base_config.with_packaged(asked) == [
-        "main", f"--config={packaged}:paper", "--config", str(packaged), "configs/sha.py"
+        "main", f"--config={packaged}:paper", "--config", str(packaged), here
     ]  # fmt: skip
     missing = ["main", "--config=configs/none.py", "--config.name=configs/sha.py"]
     assert base_config.with_packaged(missing) == missing

@@ -11,6 +11,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+import released_files
 import scipy.io
 import small_run
 from PIL import Image
@@ -26,6 +27,7 @@ from cmtl_jax.training import train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUMMARY = "eval/ucf_cc_50-cross_validation"
+GROUPS = ("edges", "class_weights", "histogram")
 
 
 def draw(raw: pathlib.Path, numbers=range(1, 51)) -> pathlib.Path:
@@ -58,7 +60,6 @@ def config(raw, tmp_path_factory):
         "dataset.val_fraction": 0.1,
         "crop.height": 16,
         "crop.width": 16,
-        "groups.class_weights": "none",  # those of a fold are part of its program
         "model.init": "he",
         "train.steps": 2,
         "train.eval_every": 2,
@@ -220,6 +221,18 @@ def test_other_settings_and_folds_are_not_mixed(config, trainer, tmp_path):
     for command in (cross_validation.evaluate, cross_validation.train):
         with pytest.raises(UserError, match="have seen pictures that fold 1 "):
             command(config, tmp_path / "elsewhere")
+    about = {"config": config.to_dict(), "groups": dict.fromkeys(GROUPS, []), "data": ""}
+    about["config"]["dataset"]["fold"] = 2
+    about["train_ids_sha256"] = ""
+    exported = released_files.write(
+        tmp_path / "x.h5", released_files.arrays("mcnn"), about=json.dumps(about)
+    )
+    config.init_from = str(exported)
+    with pytest.raises(UserError, match="x.h5 were trained for fold 2 .* pictures that fold 1 "):
+        cross_validation.evaluate(config, tmp_path / "elsewhere")
+    config.init_from = "no_such_weights"
+    with pytest.raises(UserError, match="no weights at no_such_weights: no such work folder"):
+        cross_validation.train(config, tmp_path / "elsewhere")
     assert trainer.folds == []
     config.init_from = str(tmp_path)
     for fold in (1, 5):
@@ -233,9 +246,8 @@ def test_other_settings_and_folds_are_not_mixed(config, trainer, tmp_path):
 def test_results_of_other_weights_stand_beside_the_own(config, trainer, tmp_path, monkeypatch):
     assert cross_validation.train(config, tmp_path) == 0
     own = (tmp_path / SUMMARY / "metrics.json").read_text()
-    released = tmp_path / "weights.h5"
-    released.write_bytes(b"")
-    config.init_from = str(released)
+    arrays = released_files.arrays("mcnn")
+    config.init_from = str(released_files.write(tmp_path / "weights.h5", arrays))
 
     def evaluate(config, workdir):
         folder = workdir / "eval"
@@ -259,6 +271,20 @@ def test_a_picture_that_is_missing_is_said_before_training(config, tmp_path):
     with pytest.raises(UserError, match=r"exactly once \(missing: 13\); complete the raw folder"):
         cross_validation.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_data_of_one_fold_wants_to_know_which(config, tmp_path):
+    """What the command takes as all folds is none to code that loads the data itself."""
+    with pytest.raises(UserError, match="dataset.fold=0 means all five .* give --config.dataset.f"):
+        data_lib.load(config)
+    config.dataset.fold = 2
+    assert data_lib.load(config).name == "ucf_cc_50-fold_2"
+    config.dataset.raw_dir = str(draw(tmp_path / "raw", range(1, 20)))
+    config.dataset.tfds_dir = str(tmp_path / "tfds")
+    assert len(data_lib.load(config).pictures("test")) == 9
+    config.dataset.fold = 3
+    with pytest.raises(UserError, match="no pictures of fold_3; there are fold_1, fold_2: comp"):
+        data_lib.load(config)
 
 
 # Results without training.

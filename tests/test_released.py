@@ -1,6 +1,8 @@
 """The authors' weights: recognised, computed with as by the authors' code, used everywhere."""
 
 import csv
+import functools
+import itertools
 import json
 
 import h5py
@@ -9,15 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import released_files
+import scipy.signal
 import small_run
 from PIL import Image
 from work_folders import CommandLine, kept_logging, only_error
 
 import cmtl_jax
+from cmtl_jax import config as base_config
 from cmtl_jax import trained_model
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import run
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.interop import released
 from cmtl_jax.models import registry
 from cmtl_jax.parallel import Parallel
@@ -34,45 +39,111 @@ def files(tmp_path_factory):
     }
 
 
+def plain_cmtl(theirs, grey):
+    """What CMTL's definition gives on the authors' own arrays, in float64.
+
+    Args:
+        theirs: arrays by key.
+        grey: [H, W], H and W multiples of 4.
+
+    Returns:
+        People a pixel [H, W], and logits [10].
+    """
+    theirs = {k.removeprefix("CCN."): v.astype(np.float64) for k, v in theirs.items()}
+
+    def prelu(x, key):
+        return np.where(x >= 0, x, theirs[f"{key}.weight"] * x)
+
+    def conv(x, key, activation=None):
+        weight, bias = theirs[f"{key}.conv.weight"], theirs[f"{key}.conv.bias"]
+        maps = [
+            sum(scipy.signal.correlate2d(c, w, "same") for c, w in zip(x, kernel, strict=True)) + b
+            for kernel, b in zip(weight, bias, strict=True)
+        ]
+        return (activation or (lambda x: prelu(x, f"{key}.relu")))(np.stack(maps))
+
+    def pool(x):
+        return np.maximum.reduce([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+
+    def stage(x, key):
+        x = pool(conv(pool(conv(x, f"{key}.0")), f"{key}.2"))
+        return conv(conv(x, f"{key}.4"), f"{key}.5")
+
+    def up(x, key):
+        """Each value adds its 4x4 window to the map of twice the size, stride 2, padding 1."""
+        height, width = x.shape[1:]
+        weight = theirs[f"{key}.weight"]  # [in, out, 4, 4]
+        y = np.zeros((weight.shape[1], 2 * height + 2, 2 * width + 2))
+        for i, j in itertools.product(range(4), repeat=2):
+            part = np.einsum("chw,co->ohw", x, weight[:, :, i, j])
+            y[:, i : i + 2 * height : 2, j : j + 2 * width : 2] += part
+        return y[:, 1:-1, 1:-1] + theirs[f"{key}.bias"][:, None, None]
+
+    shared = conv(conv(grey[None].astype(np.float64), "base_layer.0"), "base_layer.1")
+    prior = stage(shared, "hl_prior_1")
+    bins = [
+        [(i * side // 32, -(-(i + 1) * side // 32)) for i in range(32)] for side in prior.shape[1:]
+    ]
+    pooled = [[prior[:, a:b, c:d].max(axis=(1, 2)) for c, d in bins[1]] for a, b in bins[0]]
+    x = conv(np.array(pooled).transpose(2, 0, 1), "hl_prior_2.1").ravel()
+    for key in ("hl_prior_fc1", "hl_prior_fc2", "hl_prior_fc3"):
+        x = prelu(theirs[f"{key}.fc.weight"] @ x + theirs[f"{key}.fc.bias"], f"{key}.relu")
+    y = np.concatenate([prior, stage(shared, "de_stage_1")])
+    y = conv(conv(y, "de_stage_2.0"), "de_stage_2.1")
+    for n in (2, 4):
+        y = prelu(up(y, f"de_stage_2.{n}"), f"de_stage_2.{n + 1}")
+    return conv(y, "de_stage_2.6", lambda y: np.maximum(y, 0))[0], x
+
+
+@jax.jit
+def outputs(params, image):
+    """What the released network computes of grey levels [H, W], by the names of the fixtures."""
+    output, state = registry.build("cmtl", **released.ARCHITECTURE).apply(
+        {"params": params},
+        image[None, ..., None],
+        jnp.array([image.shape]),
+        capture_intermediates=lambda module, _: module.path in (("prior",), ("head", "reduce")),
+    )
+    inner = state["intermediates"]
+    maps = {
+        "prior_features": inner["prior"]["__call__"][0],
+        "pooled": inner["head"]["reduce"]["__call__"][0],
+        "density": output.density,
+    }
+    # The authors' framework has channels first.
+    return {name: x.transpose(0, 3, 1, 2) for name, x in maps.items()} | {
+        "logits": output.group_logits
+    }
+
+
 @pytest.mark.parametrize("crop", "abcd")
-def test_density_and_logits_equal_the_released_networks(shared, crop):
+def test_all_outputs_equal_the_released_networks(shared, crop):
     golden = np.load(shared / "fixtures/cmtl_golden.npz")
     params = released.read(shared / "fixtures/cmtl_random.h5")
-    model = registry.build("cmtl", **released.ARCHITECTURE)
-    image = golden[f"{crop}_image"].astype(np.float32)
-    height, width = image.shape[-2:]
-    image = jnp.asarray(image.reshape(1, height, width, 1))
-    output = jax.jit(model.apply)({"params": params}, image, jnp.array([[height, width]]))
-    for name, ours in (("density", output.density), ("logits", output.group_logits)):
+    for name, ours in outputs(params, golden[f"{crop}_image"]).items():
         theirs = golden[f"{crop}_{name}"]
-        difference = np.abs(np.asarray(ours).reshape(theirs.shape) - theirs).max()
-        assert difference <= 1e-5 * np.abs(theirs).max()
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max(), name
 
 
 def test_the_density_path_equals_the_released_networks_on_the_stored_crop(tmp_path):
     """The smallest crop and the density path's weights are part of the tests."""
-    golden = dict(np.load(released_files.GOLDEN))
-    image = golden.pop("image")
-    expected = {name: golden.pop(name) for name in ("density", "prior_features")}
-    assert sum(array.size for array in golden.values()) == 222_017
-    path = released_files.write(tmp_path / "x.h5", released_files.zeros("cmtl") | golden)
-    model = registry.build("cmtl", **released.ARCHITECTURE)
+    arrays, image, expected = golden_crop()
+    assert sum(array.size for array in arrays.values()) == 222_017
+    whole = released_files.zeros("cmtl") | arrays
+    ours = outputs(released.read(released_files.write(tmp_path / "x.h5", whole)), image)
+    for name, theirs in expected.items():
+        assert np.abs(ours[name] - theirs).max() <= 1e-5 * np.abs(theirs).max(), name
+    density, _ = plain_cmtl(whole, image)  # the measure of the training below
+    theirs = expected["density"][0, 0]
+    assert np.abs(density - theirs).max() <= 1e-5 * theirs.max()
 
-    @jax.jit
-    def compute(params, image):
-        output, state = model.apply(
-            {"params": params},
-            image,
-            jnp.array([image.shape[1:3]]),
-            capture_intermediates=lambda module, _: module.name == "prior",
-        )
-        return output.density, state["intermediates"]["prior"]["__call__"][0]
 
-    density, prior = compute(released.read(path), image[None, :, :, None].astype(np.float32))
-    for name, ours in (("density", density), ("prior_features", prior)):
-        theirs = expected[name]
-        difference = np.abs(np.asarray(ours).transpose(0, 3, 1, 2) - theirs).max()
-        assert difference <= 1e-5 * np.abs(theirs).max(), name
+def golden_crop():
+    """Of the released network: the density path's arrays, grey levels [H, W] and its outputs."""
+    arrays = dict(np.load(released_files.GOLDEN))
+    image = arrays.pop("image").astype(np.float32)
+    return arrays, image, {name: arrays.pop(name) for name in ("density", "prior_features")}
 
 
 @pytest.mark.parametrize("name", ["cmtl_random", "mcnn_shtechA_660", "mcnn_shtechB_110"])
@@ -131,7 +202,7 @@ def test_other_files_are_refused_with_what_they_are(files, tmp_path):
 
     (tmp_path / "x.pth").write_bytes(b"PK\x03\x04")
     refused(tmp_path / "x.pth", r"x\.pth cannot be read as HDF5")
-    refused(tmp_path / "none.h5", "no such work folder or released file")
+    refused(tmp_path / "none.h5", "no such work folder or ")
     path = tmp_path / "x.h5"
     released_files.write(path, {"layer1.weight": np.ones(3), "fc.bias": np.ones(1)})
     refused(path, r"neither CMTL .* nor MCNN .*; it holds fc\.bias, layer1\.weight")
@@ -253,6 +324,61 @@ def test_training_starts_from_them(files, config, tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, initial_weights(c, tmp_path), expected)
     assert "--config.input.mean=0 --config.loss.density_scale=1" in caplog.text
     assert "input.std" not in caplog.text
+
+
+@pytest.mark.parametrize("model", [pytest.param("cmtl", marks=pytest.mark.slow), "mcnn"])
+def test_training_goes_on_from_what_the_released_network_computes(
+    config, tmp_path, model, monkeypatch
+):
+    """Three steps of preset reference, without dropout: its values are theirs, not ours."""
+    one_device = functools.partial(Parallel, devices=jax.devices()[:1])  # programs half as large
+    monkeypatch.setattr(train, "Parallel", one_device)
+    arrays = released_files.arrays(model) | (golden_crop()[0] if model == "cmtl" else {})
+    path = released_files.write(tmp_path / "x.h5", arrays)
+    c = config(model, groups__number=10)
+    base_config.apply_preset(c, "reference")
+    c.init_from = str(path)
+    c.model.update(name=model, dropout=0.0)
+    c.train.update(steps=3, eval_every=3, log_every=1)
+    c.dataset.val_fraction = 0.0
+    base_config.validate(c)
+
+    data = data_lib.load(c)
+    groups = data_lib.fit_groups(c, data.pictures("train"))
+    stream = data_lib.training_stream(c, data.pictures("train"), groups, start=0, shard=Shard())
+    batch = next(stream)
+    grey, density = batch.image[0, ..., 0], batch.density[0, ..., 0]
+    if model == "cmtl":
+        people, logits = plain_cmtl(arrays, grey)
+        probability = np.exp(logits) / np.exp(logits).sum()
+        truth = np.arange(10) == batch.group[0]
+        entropy = -np.log(np.where(truth, probability, 1 - probability))
+        group_loss = np.mean(groups.class_weights * entropy)
+    else:
+        people, group_loss = released_files.plain_mcnn(arrays, grey), 0.0
+        people = people.repeat(4, axis=0).repeat(4, axis=1) / 16
+    expected = {"density_loss": np.mean((people - density) ** 2), "group_loss": group_loss}
+    assert expected["density_loss"] > 1.1 * np.mean(density.astype(np.float64) ** 2)
+
+    assert train.train(c, tmp_path / "w") == 0
+    lines = [line for line in small_run.lines(tmp_path / "w") if "train/loss" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for name, value in expected.items():
+        assert lines[0].get(f"train/{name}", 0.0) == pytest.approx(value, rel=1e-5), name
+    total = expected["density_loss"] + 1e-4 * group_loss
+    assert lines[0]["train/loss"] == pytest.approx(total, rel=1e-5)
+
+    # Adam's steps are no longer than the learning rate; the first moves nearly all by as much.
+    trained = trained_model.restore(tmp_path / "w", Parallel(), "latest")
+    assert trained.step == 3
+    moved = jax.tree.leaves(
+        jax.tree.map(lambda x, y: np.abs(x - y), trained.params, released.read(path))
+    )
+    assert max(x.max() for x in moved) <= 3.1e-5
+    assert np.mean([x.max() > 0.9e-5 for x in moved]) > 0.9
+    result = small_run.metrics(tmp_path / "w")
+    assert result["checkpoint_step"] == 3 and result["num_images"] == 3
+    assert result["mean_count_pred"] > 0
 
 
 def test_training_another_model_from_them_is_refused(config, tmp_path):

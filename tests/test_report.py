@@ -180,6 +180,9 @@ def test_csv(tmp_path):
         assert float(row["error"]) == image.count_pred - image.count_true
         assert int(row["count_true"]) == image.count_true
     assert rows[-1]["group_true"] == "" and rows[-1]["group_pred"] == "1"
+    report.write_per_image_csv(path, images, fold=range(1, 6))
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [row["fold"] for row in csv.DictReader(file)] == list("12345")
 
 
 def test_json(tmp_path):

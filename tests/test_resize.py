@@ -116,7 +116,9 @@ def test_the_key_is_the_reference_presets_and_is_of_whole_pictures_alone():
         config = base_config.base()
         base_config.apply_preset(config, preset)
         resizes[preset] = config.input.resize
-    assert resizes == {"recommended": "none", "paper": "none", "reference": "multiple_of_4"}
+    assert resizes == {
+        "recommended": "none", "paper": "none", "reference": "multiple_of_4", "c3": "none"
+    }  # fmt: skip
 
     image = np.zeros((39, 51, 1), np.uint8)
     picture = Picture("a", image, np.zeros((0, 2), np.float32), np.zeros((39, 51), np.float32))

@@ -10,7 +10,8 @@ from cmtl_jax.models.transposed_convolution import conv_transpose2d
 
 
 def plain(x, kernel):
-    layer = nn.ConvTranspose(kernel.shape[3], (4, 4), strides=(2, 2), padding="SAME", use_bias=False)
+    n_out = kernel.shape[3]
+    layer = nn.ConvTranspose(n_out, (4, 4), strides=(2, 2), padding="SAME", use_bias=False)
     return layer.apply({"params": {"kernel": kernel}}, x)
 
 

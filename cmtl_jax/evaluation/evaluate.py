@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from cmtl_jax import metrics as metrics_lib
+from cmtl_jax.evaluation import ground_truth
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
@@ -40,6 +41,9 @@ class Evaluator:
         self._config, self._pictures, self._groups = config, pictures, groups
         self._parallel = parallel
         self._step = parallel.eval_step(make_eval_step(model))
+        self._rule = config.eval.ground_truth
+        if isinstance(pictures, Patches) and self._rule.startswith("reference"):
+            self._rule = "density"  # their training script does not resize the maps of patches
         self._batch_size = parallel.round_up(config.eval.batch_size)
 
     @property
@@ -78,13 +82,16 @@ class Evaluator:
     def _measure(self, position: int, density: np.ndarray, logits: np.ndarray | None):
         picture = self._pictures[position]
         height, width = picture.image.shape[:2]
+        by_density = self._config.groups.count == "density"
+        people = picture.density.sum(dtype=np.float64) if by_density else len(picture.points)
         return metrics_lib.measure(
             picture.id,
             density[:height, :width],
             picture.points,
             picture.density,
-            self._groups(len(picture.points)),
+            self._groups(people),
             None if logits is None else int(logits.argmax()),
+            ground_truth.count(self._rule, self._pictures.original(position)),
         )
 
 
@@ -120,7 +127,7 @@ def _from_row(id_: str, row: np.ndarray) -> ImageMetrics:
             values[name] = numbers.pop(0)
     for name in ("group_true", "group_pred"):
         values[name] = None if np.isnan(values[name]) else int(values[name])
-    values["count_true"] = int(values["count_true"])
+    values["count_true"] = metrics_lib.whole(values["count_true"])
     return ImageMetrics(id=id_, **values)
 
 

@@ -141,7 +141,7 @@ def write_per_image_csv(
     writer.writerow((*CSV_HEADER, *columns))
     for image, *more in zip(images, *columns.values(), strict=True):
         groups = ("" if g is None else g for g in (image.group_true, image.group_pred))
-        writer.writerow((image.id, image.count_true, image.count_pred, image.error, *groups))
+        writer.writerow((image.id, image.count_true, image.count_pred, image.error, *groups, *more))
     work_folder.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 

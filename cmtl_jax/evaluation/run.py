@@ -15,7 +15,7 @@ import numpy as np
 
 from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
-from cmtl_jax.evaluation import evaluate, report
+from cmtl_jax.evaluation import evaluate, ground_truth, report
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.patches import Patches
@@ -149,7 +149,8 @@ def protocol(
         "split": split,
         "pictures": f"whole, every one exactly once, {_scaled(config.input.scale)}"
         f"{_RESIZED[config.input.resize]}",
-        "ground truth": f"number of head points (outside the picture: {config.density.outside})",
+        "ground truth": f"{ground_truth.RULES[config.eval.ground_truth]} (points outside the "
+        f"picture: {config.density.outside})",
         "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "
         f"{config.density.sigma:g}, border {config.density.border}",
         "map quality": metrics_lib.MAP_QUALITY_CONVENTION,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import ml_collections
 import numpy as np
@@ -77,7 +77,7 @@ def load(config: ml_collections.ConfigDict) -> Data:
     test_names = [split for split in prepared.splits if split == "test"]
     train_names = [split for split in prepared.splits if split == "train"]
     if d.name == "ucf_cc_50":
-        test_names = [f"fold_{d.fold}"]
+        test_names = [_tested_fold(d.fold, prepared.splits)]
         train_names = [split for split in prepared.splits if split not in test_names]
         name = f"ucf_cc_50-fold_{d.fold}"
     elif d.name == "shanghaitech":
@@ -100,6 +100,25 @@ def load(config: ml_collections.ConfigDict) -> Data:
     )
     logging.info("%s: %s", name, sizes)
     return Data(name, splits)
+
+
+def _tested_fold(fold: int, splits: Collection[str]) -> str:
+    """
+    Raises:
+        UserError: fold 0, which is all of them, or one without pictures.
+    """
+    if fold == 0:
+        raise UserError(
+            "ucf_cc_50: config.dataset.fold=0 means all five folds, and here one is needed; give "
+            "--config.dataset.fold=1, 2, 3, 4 or 5"
+        )
+    name = f"fold_{fold}"
+    if name not in splits:
+        raise UserError(
+            f"ucf_cc_50: no pictures of {name}; there are {', '.join(splits)}: complete the raw "
+            "folder (config.dataset.raw_dir)"
+        )
+    return name
 
 
 def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int], list[int]]:

@@ -92,6 +92,10 @@ class Patches:
         _, crop, _ = self._crop(position)
         return crop.points, crop.density
 
+    def original(self, position: int) -> Picture:
+        """The patch: patches are not resized for evaluation."""
+        return self[position]
+
     def __getitem__(self, position: int) -> Picture:
         """A patch.
 

@@ -101,6 +101,10 @@ class Pictures:
         old = entry.height, entry.width
         return resize.points(split.points(i), old, resize.scaled_size(*old, self._scale))
 
+    def original(self, position: int) -> Picture:
+        """The picture before it is resized for evaluation: itself."""
+        return self[position]
+
     def __len__(self) -> int:
         return len(self._records)
 

@@ -120,6 +120,10 @@ class ResizedPictures:
         """Head points float32 [N, 2] of a resized picture."""
         return self[position].points
 
+    def original(self, position: int) -> Picture:
+        """The picture before it is resized."""
+        return self._pictures.original(position)
+
     def __len__(self) -> int:
         return len(self._pictures)
 
