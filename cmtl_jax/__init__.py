@@ -13,7 +13,10 @@ if typing.TYPE_CHECKING:
 
 
 def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> "Counter":
-    """A counter with trained weights; see cmtl_jax.prediction.counter.load."""
+    """A counter with trained weights: a work folder, a file, or a name of shipped weights.
+
+    See cmtl_jax.prediction.counter.load.
+    """
     from cmtl_jax.prediction import counter  # importing JAX takes a second
 
     return counter.load(weights, checkpoint)

@@ -11,18 +11,25 @@ import tempfile
 import jax
 
 _MOST_BYTES = 4 * 2**30  # the programs used longest ago go first
+_SHORTEST = 0.1  # seconds; JAX's own limit, 1 s, leaves out the program that counts one picture
+_SHORTEST_KEY = "jax_persistent_cache_min_compile_time_secs"
 
 
 def enable() -> pathlib.Path | None:
-    """Lets JAX keep programs that took a second or more to compile.
+    """Lets JAX keep programs that took a tenth of a second or more to compile.
+
+    To be called before the first program is compiled.
 
     The folder is $XDG_CACHE_HOME/cmtl_jax/xla (or ~/.cache/...), one below it for each kind of
     processor, as programs for one may not run on another that shares the home folder.
-    JAX_COMPILATION_CACHE_DIR, where it is set, is left as it is, even empty (off).
+    JAX_COMPILATION_CACHE_DIR, where it is set, is left as it is, even empty (off), and so is
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
 
     Returns:
         The folder; None where another was chosen or it cannot be written, which is only warned of.
     """
+    if _SHORTEST_KEY.upper() not in os.environ:
+        jax.config.update(_SHORTEST_KEY, _SHORTEST)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
         return None
     try:
@@ -45,10 +52,9 @@ def enable() -> pathlib.Path | None:
 
 def _processor() -> str:
     """Eight letters for this kind of processor and what it can do."""
-    about = platform.machine() + platform.processor()
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
-        about += "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features).*$", text))))
-    except OSError:
-        pass  # not Linux
-    return hashlib.sha256(about.encode()).hexdigest()[:8]
+        about = "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features).*$", text))))
+    except OSError:  # not Linux
+        about = platform.processor()  # starts a process on Linux
+    return hashlib.sha256((platform.machine() + about).encode()).hexdigest()[:8]

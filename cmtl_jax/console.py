@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from absl import logging as absl_logging
 
+from cmtl_jax import escape
 from cmtl_jax.errors import UserError
 
 _CHATTY = ("orbax", "tensorflow_datasets", "jax/_src", "grain")
@@ -71,7 +72,7 @@ def one_line(error: BaseException | str) -> str:
     # ml_collections puts the traceback of a config file into the text of its error.
     text = re.sub(r"\bTraceback \(most recent call last\):.*\n(?=\S)", "", text, flags=re.DOTALL)
     text = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return text or type(error).__name__
+    return escape.printable(text) or type(error).__name__
 
 
 def complain(error: BaseException | str) -> None:

@@ -1,179 +1,171 @@
-"""Counts the people in pictures: python -m cmtl_jax.predict PATH [PATH ...] --weights=WEIGHTS."""
+"""Counts the people in pictures and videos: python -m cmtl_jax.predict PATH ... --weights=WEIGHTS.
+
+Prints a line `PATH<TAB>COUNT` a picture.
+"""
 
 import argparse
-import csv
-import io
-import json
-import pathlib
+import contextlib
+import math
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from cmtl_jax import console, work_folder
-from cmtl_jax.datasets.pictures import SUFFIXES
+from cmtl_jax import console
+from cmtl_jax.datasets.pictures import MAX_PIXELS
 from cmtl_jax.errors import UserError
+from cmtl_jax.escape import printable
+from cmtl_jax.prediction import sources
+from cmtl_jax.prediction.record import FORMATS, Columns
+from cmtl_jax.prediction.zones import Zones
 
-_OVERLAY = ".overlay.png"
-_DENSITY = ".density.npy"
 
+def main(argv: list[str] | None = None, *, keep_programs: bool = False) -> int:
+    """Counts what the arguments name; returns the exit status.
 
-def main(argv: list[str] | None = None) -> int:
-    """Prints a line `PATH<TAB>COUNT` a picture; returns the exit status.
+    What cannot be counted is told on standard error; the rest is counted all the same, and the
+    status is 1.
 
-    A picture that cannot be counted is told on standard error; the others are counted all the same,
-    and the status is 1.
+    Args:
+        argv: the arguments; by default those of this process.
+        keep_programs: keeps compiled programs on disk for later runs, as the shell's command does.
     """
     # File names are bytes; those that are no text are written as they are.
-    return console.main(lambda: _predict(_parser().parse_args(argv)), errors="surrogateescape")
+    return console.main(lambda: _predict(argv, keep_programs), errors="surrogateescape")
 
 
-def _predict(arguments: argparse.Namespace) -> int:
-    paths, status = [], 0
-    for path in arguments.paths:
-        try:
-            paths += find_pictures(path)
-        except UserError as error:
-            console.complain(error)
-            status = 1
-    if not paths:
-        return status
-    from cmtl_jax.prediction import counter  # imported here: bad paths are told at once
-
-    count = counter.load(arguments.weights, arguments.checkpoint)
-    output = None if arguments.out is None else _Output(arguments.out)
+def _predict(argv: list[str] | None, keep_programs: bool) -> int:
     try:
-        bar = tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True)
-        for path in bar:
-            try:
-                result = count(path)
-                with tqdm.external_write_mode():
-                    _print(path, result.count, arguments.json)
-                if output is not None:
-                    output.write(path, result)
-            except UserError as error:
-                with tqdm.external_write_mode(file=sys.stderr):
-                    console.complain(error)
-                status = 1
-    finally:
-        if output is not None:
-            output.close()
-    return status
+        return _count(_parser().parse_args(argv), keep_programs)
+    except UserError as error:
+        raise UserError(printable(str(error))) from error
 
 
-def _print(path: pathlib.Path, count: float, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"path": str(path), "count": round(count, 3)}), flush=True)
-    else:
-        print(f"{path}\t{count:.1f}", flush=True)
+def _count(arguments: argparse.Namespace, keep_programs: bool) -> int:
+    zones = None if arguments.roi is None else Zones.read(arguments.roi)
+    found, status = _find(arguments.paths)
+    if not found:
+        return status
+    # Imported here, as JAX takes a second: bad paths are told at once.
+    from cmtl_jax import compilation_cache
+    from cmtl_jax.prediction import batches, counter, run
+    from cmtl_jax.prediction.output import Output
+
+    if keep_programs:
+        compilation_cache.enable()
+    count = counter.load(arguments.weights, arguments.checkpoint)
+    columns = Columns(
+        zones=tuple(zones.points) if zones else (),
+        video=any(source.kind != "picture" for source in found),
+        smooth=arguments.smooth is not None,
+        resize=arguments.scale is not None or arguments.max_side is not None,
+    )
+    settings = run.Settings(
+        columns=columns,
+        zones=zones,
+        format=arguments.format,
+        scaling=batches.Scaling(
+            arguments.scale or 1.0, arguments.max_side, arguments.max_pixels
+        ),
+        batch_size=arguments.batch_size or batches.default_batch_size(),
+        every=arguments.every,
+        seconds=arguments.seconds,
+        smooth=arguments.smooth,
+    )
+    with contextlib.ExitStack() as stack:
+        output = None
+        if arguments.out is not None:
+            output = stack.enter_context(Output(arguments.out, found, columns))
+        return max(status, run.Run(count, found, settings, output).all())
+
+
+def _find(paths: Sequence[str]) -> tuple[list[sources.Source], int]:
+    """What is to be counted, and the status so far."""
+    found, status = [], 0
+    for path in paths:
+        try:
+            found += sources.find(path)
+        except UserError as error:
+            console.complain(printable(str(error)))
+            status = 1
+    return found, status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = console.Parser(
-        prog="python -m cmtl_jax.predict", description="Counts the people in pictures."
+        prog="python -m cmtl_jax.predict",
+        description="Counts the people in pictures and videos.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures and folders of them")
     parser.add_argument(
-        "--weights", required=True, help="work folder of a training run, or a released file (.h5)"
+        "paths", nargs="+", metavar="PATH",
+        help="pictures, folders of them, patterns ('photos/**/*.jpg'), videos, camera:0, rtsp://...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", required=True,
+        help="work folder of a training run, name of weights that come along, or a file of weights",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-    parser.add_argument("--out", metavar="DIR", help="writes density maps, overlays, counts.csv")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text",
+        help="a line PATH<TAB>COUNT, a JSON object or a CSV row a picture",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_const", const="jsonl", dest="format", help="--format=jsonl"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR",
+        help="writes density maps (.npy, 16-bit .png), overlays, annotated videos, counts.csv and "
+        "counts.jsonl",
+    )  # fmt: skip
+    parser.add_argument(
+        "--roi", metavar="FILE", help="JSON file of zones, counted each on their own"
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--max-side", type=_number(int, 1), metavar="PIXELS", help="shrinks larger pictures first"
+    )
+    sizes.add_argument(
+        "--scale", type=_number(float), metavar="FACTOR", help="resizes all pictures first"
+    )
+    parser.add_argument(
+        "--max-pixels", type=_number(int, 1), default=MAX_PIXELS, metavar="N",
+        help=f"refuses pictures that declare more (default {MAX_PIXELS:,})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=_number(int, 1), metavar="N",
+        help="pictures of one size counted together (default 8, on a CPU 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--every", type=_number(int, 1), default=1, metavar="N",
+        help="counts every Nth frame of a video",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=_number(float), metavar="S", help="ends each video or camera after S"
+    )
+    parser.add_argument(
+        "--smooth", type=_number(float), metavar="S",
+        help="smooths the counts of a video over about S seconds",
+    )  # fmt: skip
     return parser
 
 
-def find_pictures(path: str | pathlib.Path) -> list[pathlib.Path]:
-    """The picture named, or those in a folder and its sub-folders, sorted.
+def _number(kind: type, least: float | None = None) -> Callable[[str], Any]:
+    """Reads a number for the parser: at least `least`, or above 0."""
 
-    Hidden files and overlays that this program wrote are left out.
-
-    Raises:
-        UserError: nothing is there, or a folder holds no pictures.
-    """
-    folder = pathlib.Path(path)
-    try:
-        if not folder.is_dir():
-            folder.stat()
-            return [folder]
-        inside = sorted(p for p in folder.rglob("*") if _is_picture(p, folder))
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read ({reason}); check the path") from error
-    if not inside:
-        raise UserError(f"no pictures in {path}; looked for {', '.join(SUFFIXES)}")
-    return inside
-
-
-def _is_picture(path: pathlib.Path, folder: pathlib.Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return (
-        path.suffix.lower() in SUFFIXES
-        and not hidden
-        and not path.name.endswith(_OVERLAY)
-        and path.is_file()
-    )
-
-
-class _Output:
-    """The folder of --out. Each file appears whole or not at all."""
-
-    def __init__(self, folder: str):
-        self._folder = pathlib.Path(folder)
-        self._rows: list[tuple[str, str]] = []
-        self._stems: set[str] = set()
+    def read(text: str) -> Any:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._write_counts()  # a folder that cannot be written is told before the work
-        except OSError as error:
-            raise UserError(
-                f"cannot write in {folder} ({error.strerror or error}); make room or choose "
-                "another folder with --out"
-            ) from error
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (value <= 0 if least is None else value < least):
+            wanted = "a number above 0" if least is None else f"a whole number from {least} on"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
 
-    def write(self, path: pathlib.Path, result) -> None:
-        """Writes <stem>.density.npy and <stem>.overlay.png; counts.csv follows in close().
-
-        Raises:
-            UserError: no room.
-        """
-        stem, number = path.stem, 2
-        while stem in self._stems:  # of another folder
-            stem, number = f"{path.stem}-{number}", number + 1
-        self._stems.add(stem)
-        self._rows.append((str(path), f"{result.count:.3f}"))
-        try:
-            with io.BytesIO() as file:
-                np.save(file, result.density)
-                work_folder.write(self._folder / f"{stem}{_DENSITY}", file.getvalue())
-            with io.BytesIO() as file:
-                result.overlay().save(file, "PNG")
-                work_folder.write(self._folder / f"{stem}{_OVERLAY}", file.getvalue())
-        except OSError as error:
-            raise UserError(
-                f"cannot write the maps of {path} in {self._folder} ({error.strerror or error}); "
-                "make room or choose another folder with --out"
-            ) from error
-
-    def close(self) -> None:
-        """Writes counts.csv: path,count of all pictures counted.
-
-        Raises:
-            UserError: no room.
-        """
-        try:
-            self._write_counts()
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self._folder / 'counts.csv'} ({error.strerror or error}); make "
-                "room or choose another folder with --out"
-            ) from error
-
-    def _write_counts(self) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("path", "count"), *self._rows])
-        data = text.getvalue().encode("utf-8", "surrogateescape")
-        work_folder.write(self._folder / "counts.csv", data)
+    return read
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Ends like Ctrl-C, so that what was counted so far is whole.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main(keep_programs=True))

@@ -1,5 +1,9 @@
 """Counting pictures of any kind and size."""
 
+import dataclasses
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import cmtl_jax
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.prediction import counter as counter_lib
-from cmtl_jax.prediction.tiles import HALO
+from cmtl_jax.prediction.tiles import HALO, best_shape, tiles
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +97,43 @@ def test_batch_is_one_at_a_time(counter, tmp_path):
         counter.batch(pictures, batch_size=0)
 
 
-@pytest.mark.parametrize("height, width", [(300, 400), (141, 267), (30, 401)])
-def test_tiles_are_the_whole_picture(counter, monkeypatch, height, width):
+@pytest.fixture
+def cut_small(monkeypatch):
+    """Pictures of more than 10,000 pixels are counted in tiles of at most 40,000."""
+    monkeypatch.setattr(counter_lib, "TILE_PIXELS", 40_000)
+    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 10_000)
+
+
+@pytest.mark.parametrize("height, width", [(300, 400), (141, 467), (30, 1001)])
+def test_tiles_are_the_whole_picture(counter, monkeypatch, request, height, width):
     picture = grey(height, width)
     whole = counter(picture)
+    request.getfixturevalue("cut_small")
     shapes = []
     run = counter._run
-    monkeypatch.setattr(counter_lib, "TILE", 128)
-    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 10_000)
     monkeypatch.setattr(
         counter, "_run", lambda images, shape, *rest: shapes.append(shape) or run(images, shape)
     )
     cut = counter(picture)
-    assert len(shapes) == -(-height // 128) * -(-width // 128) > 1
-    assert len(set(shapes)) == 1 and max(shapes[0]) == 128 + 2 * HALO  # one program
+    assert len(shapes) > 1 and len(set(shapes)) == 1  # one program
+    assert np.prod(shapes[0]) <= 40_000 and min(shapes[0]) >= min(2 * HALO, height)
     same(cut, whole)
     same(counter.batch([picture])[0], whole)
+
+
+def test_a_thin_picture_is_not_padded_to_one_that_is_too_large(counter, monkeypatch):
+    """1x1100 pixels are few, but 64x1152 when padded."""
+    picture = grey(1, 1100)
+    whole = counter(picture)
+    monkeypatch.setattr(counter_lib, "TILE_PIXELS", 64 * 576)
+    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 64 * 1024)
+    shapes = []
+    run = counter._run
+    monkeypatch.setattr(
+        counter, "_run", lambda images, shape, *rest: shapes.append(shape) or run(images, shape)
+    )
+    same(counter(picture), whole)
+    assert len(shapes) > 1 and np.prod(shapes[0]) <= 64 * 576
 
 
 def test_batches_stay_within_the_memory_of_one_large_picture(counter, monkeypatch):
@@ -160,13 +185,56 @@ def test_colour_weights_see_colours(tmp_path):
     assert result.count != pytest.approx(counter(picture[:, :, ::-1]).count, rel=1e-6)
 
 
-def test_where_the_groups_act_a_large_picture_is_not_cut(tmp_path, monkeypatch):
-    counter = cmtl_jax.load(untrained(tmp_path, prior_fusion="film"))
-    picture = grey(150, 190)
-    whole = counter(picture)
-    monkeypatch.setattr(counter_lib, "TILE", 64)
-    monkeypatch.setattr(counter_lib, "WHOLE_PIXELS", 10_000)
-    same(counter(picture), whole)
+def test_where_the_groups_act_on_the_density_tiles_are_exact_too(film_counter, request):
+    """The weights make the density depend on the groups, and these on the whole picture."""
+    height, width = 258, 399
+    picture = grey(height, width)
+    whole = film_counter(picture)
+    request.getfixturevalue("cut_small")
+    same(film_counter(picture), whole)
+    cut = film_counter(picture)
+    alone = np.zeros_like(whole.density)
+    shape = best_shape(height, width, 40_000, 64)
+    for tile in tiles(height, width, shape):
+        part = picture[tile.read][..., None]
+        alone[tile.core] = film_counter._run([part], shape)[0][tile.inner]
+    apart = np.abs(alone - cut.density).max() / whole.density.max()
+    assert apart > 1e-3, "the groups of a tile alone would have done"
+
+
+@pytest.fixture(scope="module")
+def film_counter(tmp_path_factory):
+    counter = cmtl_jax.load(untrained(tmp_path_factory.mktemp("film"), prior_fusion="film"))
+    params = jax.tree.map(np.array, counter.trained.params)
+    rng = np.random.default_rng(4)
+    kernel = params["modulation"]["dense"]["kernel"]
+    params["modulation"]["dense"]["kernel"] = rng.normal(0, 1, kernel.shape).astype(np.float32)
+    trained = dataclasses.replace(counter.trained, params=counter._parallel.replicate(params))
+    return counter_lib.Counter(trained, counter._parallel)
+
+
+@pytest.mark.slow
+def test_48_million_pixels_are_counted_in_less_than_2_gib(workdir, tmp_path):
+    """The peak of a process of its own that decodes and counts a JPEG file of 8000x6000."""
+    path = tmp_path / "large.jpg"
+    Image.fromarray(grey(6000, 8000)).save(path, quality=90)
+    program = (
+        "import resource, sys, cmtl_jax\n"
+        f"count = cmtl_jax.load({str(workdir)!r})({str(path)!r})\n"
+        "assert count.density.shape == (6000, 8000)\n"
+        "np = sys.modules['numpy']\n"
+        f"np.save({str(tmp_path / 'corner.npy')!r}, count.density[2000:2800, 3000:4000])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 2 * 2**30
+    # A part whose every pixel knows its surroundings, counted whole.
+    picture = np.asarray(Image.open(path))
+    part = cmtl_jax.load(workdir)(picture[1900:2900, 2900:4100]).density[100:900, 100:1100]
+    corner = np.load(tmp_path / "corner.npy")
+    np.testing.assert_allclose(corner, part, rtol=0, atol=1e-4 * part.max())
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,52 @@ def test_scale_top():
     many = np.ones(10_000)
     many[0] = 1e4 / 101
     assert ov.scale_top(many) < 2
+
+
+def test_zones_are_outlined_and_named():
+    picture, density = np.full((400, 600), 120, np.uint8), np.zeros((400, 600))
+    square = np.array([[100, 50], [300, 50], [300, 350], [100, 350]], float)
+    plain = np.asarray(ov.overlay(picture, density, count=1.0))
+    drawn = np.asarray(ov.overlay(picture, density, count=1.0, zones={"": square}))
+    rows, columns = np.nonzero((drawn != plain).any(axis=2))
+    assert (rows.min(), rows.max()) == pytest.approx((50, 350), abs=4)
+    assert (columns.min(), columns.max()) == pytest.approx((100, 300), abs=4)
+    inside = (abs(rows - 200) < 140) & (abs(columns - 200) < 90)
+    assert not inside.any()  # an outline alone
+    named = np.asarray(ov.overlay(picture, density, count=1.0, zones={"north: 3.5": square}))
+    rows, columns = np.nonzero((named != drawn).any(axis=2))
+    assert (rows.mean(), columns.mean()) == pytest.approx((200, 200), abs=10)
+
+
+def test_zones_follow_a_picture_that_is_resized():
+    square = np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000]], float)
+    large = ov.overlay(
+        np.full((1000, 2000), 120, np.uint8), np.zeros((1000, 2000)), count=None, max_side=500,
+        zones={"": square},
+    )  # fmt: skip
+    edge = np.asarray(large)[125, 240:260].astype(int).sum(axis=1)
+    assert edge.max() - edge.min() > 300  # the border is at a quarter of 1000
+    small = ov.overlay(
+        np.full((10, 20), 120, np.uint8), np.zeros((10, 20)), count=None, zones={"": square / 100}
+    )
+    edge = np.asarray(small)[80, 150:170].astype(int).sum(axis=1)
+    assert edge.max() - edge.min() > 300  # 16 times as large
+
+
+@pytest.mark.parametrize("name", ["", "x" * 500, "北 \u202e\x1b[2J", "a\nb"])
+@pytest.mark.parametrize("shape", [(1, 1), (10, 3000), (300, 400)])
+def test_zones_of_any_name_in_pictures_of_any_size(name, shape):
+    height, width = shape
+    corners = np.array([[0, 0], [width, 0], [width, height]], float)
+    image = ov.overlay(np.zeros(shape, np.uint8), np.zeros(shape), count=1.0, zones={name: corners})
+    assert image.width >= width
+
+
+def test_frames_share_a_scale():
+    picture, density = np.zeros((400, 600), np.uint8), np.full((400, 600), 0.01)
+    top = 0.01 * ov.PATCH_SIDE**2
+    same = ov.overlay(picture, density, count=1.0, top=top)
+    weaker = ov.overlay(picture, density, count=1.0, top=4 * top)
+    assert np.asarray(same)[0, 0].astype(int).sum() > np.asarray(weaker)[0, 0].astype(int).sum()
+    by_itself = ov.overlay(picture, density, count=1.0)
+    assert by_itself.size == weaker.size

@@ -49,7 +49,7 @@ def _open(file, name: str, max_pixels: int | None = None) -> Image.Image:
     if max_pixels is not None and width * height > max_pixels:
         raise UserError(
             f"{name} declares {width} x {height} pixels, more than the limit of {max_pixels}; "
-            "make it smaller or raise the limit"
+            "make it smaller or raise the limit (--max-pixels of the counting command)"
         )
     return picture
 

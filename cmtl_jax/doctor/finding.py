@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from cmtl_jax.prediction.escape import printable
+from cmtl_jax.escape import printable
 
 OK, NOTE, WARNING, ERROR = MARKS = ("OK", "NOTE", "WARNING", "ERROR")
 

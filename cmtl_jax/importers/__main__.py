@@ -6,8 +6,8 @@ import shlex
 import sys
 
 from cmtl_jax import console
+from cmtl_jax.escape import printable
 from cmtl_jax.importers import heads, importing, registry
-from cmtl_jax.prediction.escape import printable
 
 
 def main(argv: list[str] | None = None) -> int:

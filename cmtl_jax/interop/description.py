@@ -54,6 +54,7 @@ def of_weights(trained: TrainedModel) -> dict[str, Any]:
         "program": trained.about.get("program", "not known"),
         "data": trained.about["data"],
         "train_ids_sha256": trained.about["train_ids_sha256"],
+        "head_spacing": trained.about.get("head_spacing"),
         "step": trained.step,
     }
 

@@ -1,8 +1,9 @@
 """Counts people in pictures of any size."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -11,16 +12,19 @@ from PIL import Image
 from cmtl_jax.datasets import pictures as picture_files
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
-from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
+from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.parallel import Parallel
-from cmtl_jax.prediction import overlay
-from cmtl_jax.prediction.tiles import HALO, tiles
+from cmtl_jax.prediction import group_passes
+from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
 from cmtl_jax.trained_model import TrainedModel, restore
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
-TILE = 1024  # side of a tile's core, pixels
-WHOLE_PIXELS = (TILE + 2 * HALO) ** 2 * 2  # larger pictures are counted in tiles
+# Measured on a CPU: the network holds up to 620 bytes a pixel, and its time a pixel hardly differs
+# between tiles of 256x256 and 2048x2048. So pictures are counted whole while the process stays
+# below 2 GiB, and in tiles that leave room for a picture of 48 million pixels and its density map.
+WHOLE_PIXELS = 2_600_000  # larger pictures are counted in tiles
+TILE_PIXELS = 1_330_000  # of a tile; halos repeat a quarter of the picture, half with 400,000
 _STEP = 64  # single pictures are padded to multiples of this: few programs, little padding
 
 
@@ -32,7 +36,7 @@ class Count:
         count: people.
         density: float32 [H, W], people per pixel, at the picture's size.
         picture: uint8 [H, W] or [H, W, 3], in the colours that the network saw.
-        weights: folder or file of the weights.
+        weights: folder, file or name of the weights.
     """
 
     count: float
@@ -42,13 +46,15 @@ class Count:
 
     def overlay(self, max_side: int | None = None) -> Image.Image:
         """The picture with the density map over it, the count and a colour bar."""
+        from cmtl_jax.prediction import overlay  # a count alone needs no matplotlib
+
         return overlay.overlay(
             self.picture, self.density, count=self.count, label=self.weights, max_side=max_side
         )
 
 
 class Counter:
-    """Counts people with trained weights.
+    """Counts people with trained weights; several threads may share one.
 
         counter = cmtl_jax.load("runs/sha-recommended")
         result = counter("photo.jpg")
@@ -60,11 +66,17 @@ class Counter:
         self._parallel = parallel
         self._input = trained.config.input
 
-        def density(params, batch: Batch) -> jax.Array:
+        def density(params, batch: dict[str, jax.Array]) -> jax.Array:
             # Without the logits, the fully connected head is not computed at all.
-            return trained.model.apply({"params": params}, batch.image, batch.size).density
+            return trained.model.apply({"params": params}, batch["image"], batch["size"]).density
 
         self._density = parallel.eval_step(density)
+        self._prior_features, self._group_logits, self._modulated_density = (
+            parallel.eval_step(functools.partial(function, trained.model))
+            for function in (
+                group_passes.prior_features, group_passes.group_logits, group_passes.density
+            )
+        )  # fmt: skip
 
     def __call__(self, picture: Picture) -> Count:
         """Counts one picture.
@@ -96,7 +108,7 @@ class Counter:
         originals = [self._read(picture) for picture in pictures]
         images = [self._resized(image) for image in originals]
         densities: dict[int, np.ndarray] = {}
-        small = [i for i, image in enumerate(images) if _pixels(image) <= WHOLE_PIXELS]
+        small = [i for i, image in enumerate(images) if _fits(_padded(image))]
         chosen = buckets.choose([images[i].shape[:2] for i in small], 4) if small else None
         members: dict[tuple[int, int], list[int]] = {}
         for i in small:
@@ -135,24 +147,35 @@ class Counter:
         image = resize.scaled_image(image, self._input.scale)
         return resize.image(image) if self._input.resize == "multiple_of_4" else image
 
+    def _batch(
+        self, images: Sequence[np.ndarray], shape: tuple[int, int], batch_size: int
+    ) -> dict[str, np.ndarray]:
+        """What the network takes, images normalised and padded; fillers have a size of 4x4."""
+        number = self._parallel.round_up(batch_size)
+        image = np.zeros((number, *shape, self._input.channels), np.float32)
+        size = np.full((number, 2), GRID, np.int32)
+        for i, pixels in enumerate(images):
+            h, w = size[i] = pixels.shape[:2]
+            image[i, :h, :w] = normalise(pixels, self._input.mean, self._input.std)
+        return {"image": image, "size": size}
+
+    def _compute(self, step: Callable, batch: dict[str, np.ndarray]) -> np.ndarray:
+        try:
+            return self._parallel.local(step(self.trained.params, batch))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                height, width = next(iter(batch.values())).shape[1:3]
+                raise UserError(
+                    f"not enough memory to count {width}x{height} pixels at once; close other "
+                    "programs, or shrink the picture"
+                ) from error
+            raise
+
     def _run(
         self, images: Sequence[np.ndarray], shape: tuple[int, int], batch_size: int = 1
     ) -> list[np.ndarray]:
         """Density maps float32 [h, w] of at most batch_size images that fit into shape."""
-        crops = [Crop(image, np.float32(0), np.zeros((0, 2), np.float32)) for image in images]
-        size = self._parallel.round_up(batch_size)
-        batch = collate(
-            crops, [0] * len(crops), shape, size, mean=self._input.mean, std=self._input.std
-        )
-        try:
-            density = self._parallel.local(self._density(self.trained.params, batch))
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                raise UserError(
-                    f"not enough memory to count {shape[1]}x{shape[0]} pixels at once; close other "
-                    "programs, or shrink the picture"
-                ) from error
-            raise
+        density = self._compute(self._density, self._batch(images, shape, batch_size))
         return [  # copies, so that a small map does not keep the whole batch in memory
             density[i, : image.shape[0], : image.shape[1], 0].copy()
             for i, image in enumerate(images)
@@ -160,15 +183,44 @@ class Counter:
 
     def _alone(self, image: np.ndarray) -> np.ndarray:
         """Density map of one image, in tiles where it is large."""
-        shape = tuple(-(-side // _STEP) * _STEP for side in image.shape[:2])
-        # What the groups say is a matter of the whole picture: tiles would not be exact.
-        of_the_whole = self.trained.config.model.prior_fusion == "film"
-        if of_the_whole or _pixels(image) <= WHOLE_PIXELS:
-            return self._run([image], shape)[0]
-        density = np.empty(image.shape[:2], np.float32)
-        shape = tuple(min(side, TILE + 2 * HALO) for side in shape)
-        for tile in tiles(*image.shape[:2], TILE):
+        if _fits(_padded(image)):
+            return self._run([image], _padded(image))[0]
+        height, width = image.shape[:2]
+        shape = best_shape(height, width, TILE_PIXELS, _STEP)
+        cut = list(tiles(height, width, shape))
+        if self.trained.config.model.prior_fusion == "film":
+            return self._in_two_passes(image, shape, cut)
+        density = np.empty((height, width), np.float32)
+        for tile in cut:
             density[tile.core] = self._run([image[tile.read]], shape)[0][tile.inner]
+        return density
+
+    def _in_two_passes(
+        self, image: np.ndarray, shape: tuple[int, int], cut: Sequence[Tile]
+    ) -> np.ndarray:
+        """Density map of one image in tiles, where the groups of the whole picture act on it."""
+        cells = [-(-side // GRID) for side in image.shape[:2]]
+        number = self._parallel.round_up(1)
+        features, density = None, np.empty(image.shape[:2], np.float32)
+        for tile in cut:
+            batch = self._batch([image[tile.read]], shape, 1)
+            part = self._compute(self._prior_features, batch)[0]
+            if features is None:
+                features = np.empty((*cells, part.shape[-1]), np.float32)
+            features[_cells(tile.core)] = part[_cells(tile.inner)]
+        whole = {"features": features[None], "size": np.array([cells], np.int32)}
+        whole = {name: np.repeat(x, number, axis=0) for name, x in whole.items()}
+        logits = self._compute(self._group_logits, whole)
+        for tile in cut:
+            batch = self._batch([image[tile.read]], shape, 1)
+            part = features[_cells(tile.read)]
+            batch["features"] = np.zeros(
+                (number, shape[0] // GRID, shape[1] // GRID, part.shape[-1]), np.float32
+            )
+            batch["features"][0, : part.shape[0], : part.shape[1]] = part
+            batch["logits"] = logits
+            counted = self._compute(self._modulated_density, batch)
+            density[tile.core] = counted[0, ..., 0][tile.inner]
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
@@ -178,16 +230,29 @@ class Counter:
         return Count(count, density, shown, self.trained.source)
 
 
-def _pixels(image: np.ndarray) -> int:
-    return image.shape[0] * image.shape[1]
+def _padded(image: np.ndarray) -> tuple[int, int]:
+    """The shape in which an image is counted whole."""
+    height, width = (-(-side // _STEP) * _STEP for side in image.shape[:2])
+    return height, width
+
+
+def _cells(region: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Slices of pixels that begin on the grid -> the cells of the coarsest features in them."""
+    rows, columns = (slice(x.start // GRID, -(-x.stop // GRID)) for x in region)
+    return rows, columns
+
+
+def _fits(shape: tuple[int, int]) -> bool:
+    return shape[0] * shape[1] <= WHOLE_PIXELS
 
 
 def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> Counter:
-    """A counter with the weights of a work folder or a released file.
+    """A counter with the weights of a work folder or a file, or those shipped under a name.
 
     Args:
-        weights: work folder of a training run, or an HDF5 file of the authors' PyTorch code of CMTL
-            or MCNN, which brings its own preprocessing.
+        weights: work folder of a training run; a name such as 'sha' of weights that come with the
+            package; a .safetensors file of ours; or an HDF5 file of the authors' PyTorch code of
+            CMTL or MCNN. Each brings its own preprocessing.
         checkpoint: 'best' (lowest validation MAE), 'latest' or a step.
 
     Raises:

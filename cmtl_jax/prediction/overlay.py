@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
@@ -32,6 +33,8 @@ def overlay(
     count: float | None,
     label: str = "",
     max_side: int | None = None,
+    zones: Mapping[str, np.ndarray] | None = None,
+    top: float | None = None,
 ) -> Image.Image:
     """The picture under a translucent heat map; below it the count and a colour bar.
 
@@ -46,6 +49,10 @@ def overlay(
       count: Count to write below the picture; None writes none.
       label: Further text, such as the picture's name; shortened where it does not fit.
       max_side: Longest side of the picture in the result; larger ones are reduced.
+      zones: Polygons to outline, [N, 2] (x, y) in pixels of the picture, by what is written on
+        each.
+      top: Upper end of the colour scale, in people per 32x32 pixels; by default `scale_top` of
+        the map. Frames of a video share one.
 
     Returns:
       An RGB image: the picture with a panel below it, as wide as the picture or wider.
@@ -61,12 +68,14 @@ def overlay(
             f"picture is {photo.height}x{photo.width}, density map is {height}x{width}"
         )
     shape = fit(height, width, max_side)
-    per_patch = mean_density(density, shape) * PATCH_SIDE**2
+    per_patch = mean_density(density, shape)
+    per_patch *= PATCH_SIDE**2  # in place, here and below: pictures may be large
     if shape != (height, width):
         photo = photo.resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
     photo = ImageEnhance.Color(photo).enhance(_SATURATION)
-    top = scale_top(per_patch)
-    index = _quantize(np.sqrt(per_patch), math.sqrt(top))
+    top = scale_top(per_patch) if top is None else top
+    clipped = bool(per_patch.max() > top)
+    index = _quantize(np.sqrt(per_patch, out=per_patch), math.sqrt(top))
     heat = _paint(index, OVERLAY_COLORMAP).convert("RGB")
     mask = Image.fromarray(_alpha()[index])
     photo = Image.composite(heat, photo, mask)
@@ -78,7 +87,10 @@ def overlay(
         photo = photo.resize(
             (photo.width * enlarge, photo.height * enlarge), Image.Resampling.NEAREST
         )
-    panel = _panel(photo.size, top, bool(per_patch.max() > top), count, label)
+    if zones:
+        factor = np.array(photo.size) / (width, height)
+        _outline(photo, {text: points * factor for text, points in zones.items()})
+    panel = _panel(photo.size, top, clipped, count, label)
     result = Image.new("RGB", (panel.width, photo.height + panel.height), _PANEL)
     result.paste(photo, ((panel.width - photo.width) // 2, 0))
     result.paste(panel, (0, photo.height))
@@ -98,7 +110,8 @@ def density_picture(density: np.ndarray, top: float | None = None) -> Image.Imag
     Returns:
       An image of mode P; convert it to RGB to draw on it.
     """
-    per_patch = _drawable(density) * PATCH_SIDE**2
+    per_patch = _drawable(density)
+    per_patch *= PATCH_SIDE**2
     index = _quantize(per_patch, scale_top(per_patch) if top is None else top)
     return _paint(index, MAP_COLORMAP)
 
@@ -131,7 +144,7 @@ def mean_density(density: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
       `shape` float32, people per pixel of the original; its mean is that of `density`.
     """
     if density.shape == tuple(shape):
-        return density.astype(np.float32)
+        return density.astype(np.float32, copy=False)
     for axis, size in enumerate(shape):
         length = density.shape[axis]
         total = np.cumsum(np.moveaxis(density, axis, 0), axis=0, dtype=np.float64)
@@ -159,10 +172,12 @@ def color_stops(num: int) -> list[str]:
 
 
 def _drawable(density: np.ndarray) -> np.ndarray:
-    density = np.asarray(density, np.float32)
+    """A copy without what cannot be drawn."""
+    density = np.array(density, np.float32)
     if density.ndim != 2 or density.size == 0:
         raise ValueError(f"density must be [H, W], got shape {density.shape}")
-    return np.maximum(np.nan_to_num(density, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
+    np.nan_to_num(density, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.maximum(density, 0.0, out=density)
 
 
 def to_rgb(picture: np.ndarray) -> Image.Image:
@@ -198,7 +213,11 @@ def _alpha() -> np.ndarray:
 
 
 def _quantize(per_patch: np.ndarray, top: float) -> np.ndarray:
-    return (np.minimum(per_patch / top, 1.0) * 255).round().astype(np.uint8)
+    """Indices of colours, 0 for none to 255 for top; overwrites per_patch."""
+    per_patch /= top
+    np.minimum(per_patch, 1.0, out=per_patch)
+    per_patch *= 255
+    return np.rint(per_patch, out=per_patch).astype(np.uint8)
 
 
 def _paint(index: np.ndarray, colormap: str) -> Image.Image:
@@ -228,6 +247,33 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return ""
 
 
+def _em(width: int, height: int) -> int:
+    """Size of the text for a picture, in pixels."""
+    return round(min(max(0.024 * math.sqrt(width * height), 13), 110))
+
+
+def _outline(photo: Image.Image, zones: Mapping[str, np.ndarray]) -> None:
+    """Draws polygons, and what belongs to each at its middle, where the picture is as wide."""
+    draw = ImageDraw.Draw(photo)
+    em = _em(*photo.size)
+    font = _font(em, bold=True)
+    thick = max(round(em / 8), 2)
+    for points in zones.values():
+        line = [tuple(point) for point in (*points, points[0], points[1])]
+        draw.line(line, fill=_PANEL, width=2 * thick, joint="curve")
+        draw.line(line, fill=_TEXT, width=thick, joint="curve")
+    for text, points in zones.items():
+        room = min(max(np.ptp(points[:, 0]), 14 * em), photo.width - 2 * em)
+        text = _shorten(text, font, room)
+        half = font.getlength(text) / 2 + thick
+        x, y = (points.min(axis=0) + points.max(axis=0)) / 2
+        x = min(max(x, half), max(photo.width - half, half))
+        y = min(max(y, em), photo.height - em)
+        draw.text(
+            (x, y), text, font=font, fill=_TEXT, anchor="mm", stroke_width=thick, stroke_fill=_PANEL
+        )
+
+
 def _number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
@@ -236,7 +282,7 @@ def _panel(
     size: tuple[int, int], top: float, clipped: bool, count: float | None, label: str
 ) -> Image.Image:
     """Panel below a picture of `size`: count and label on the left, colour bar on the right."""
-    em = round(min(max(0.024 * math.sqrt(size[0] * size[1]), 13), 110))
+    em = _em(*size)
     pad = round(0.9 * em)
     big, small = _font(round(1.7 * em), bold=True), _font(em)
     width = max(size[0], _MIN_SIDE, 22 * em)

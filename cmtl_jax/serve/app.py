@@ -17,9 +17,10 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.formparsers import MultiPartParser
 
 from cmtl_jax import console, version
+from cmtl_jax.datasets import head_spacing
 from cmtl_jax.datasets.pictures import SUFFIXES
 from cmtl_jax.errors import UserError
-from cmtl_jax.prediction import head_spacing, overlay
+from cmtl_jax.prediction import overlay
 from cmtl_jax.prediction.counter import Counter
 from cmtl_jax.serve import heat, schemas, upload
 from cmtl_jax.serve.guard import Guard

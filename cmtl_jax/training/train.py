@@ -14,6 +14,7 @@ import numpy as np
 
 from cmtl_jax import checkpoints as checkpoints_lib
 from cmtl_jax import trained_model, version, work_folder
+from cmtl_jax.datasets import head_spacing
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, report, run
 from cmtl_jax.input_pipeline import data as data_lib
@@ -302,4 +303,13 @@ def describe(config: ml_collections.ConfigDict, data: data_lib.Data, groups: Cou
         "program": version.describe(),
         "data": data.name,
         "train_ids_sha256": run.ids_sha256(data.pictures("train")),
+        "head_spacing": _head_spacing(config.input.scale, data.pictures("train")),
     }
+
+
+def _head_spacing(scale: float, pictures: Pictures) -> dict[str, float] | None:
+    """Of the training pictures as they are in the raw data, pixels."""
+    found = head_spacing.training_range(
+        (pictures.points(i), (entry.height, entry.width)) for i, entry in enumerate(pictures.index)
+    )
+    return found and {name: pixels / scale for name, pixels in found.items()}
