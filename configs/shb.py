@@ -16,9 +16,10 @@ def get_config(preset=None):
     config.dataset.options.part = "part_b"
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
-        # Its pictures hold a tenth of the people of part A's: the network's output and the losses
-        # are to be of the same size.
-        config.loss.density_scale = 400.0
+        # Its heads are large, so that half the sides show enough of them: a quarter of the cost, and
+        # four times the scene in a crop. 5,500 steps of crops of 96x96 gave a validation MAE of
+        # 32.7, and 37.8 at full size.
+        config.input.scale = 0.5
     if config.preset == "c3":
         # Its mean and deviation of the pictures, averaged over the colours.
         config.input.update(mean=113.2, std=57.7)
