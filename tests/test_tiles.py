@@ -75,12 +75,12 @@ def test_no_shape_leaves_less_to_compute(height, width, most):
     assert computed(shape) == min(map(computed, others))
 
 
-def test_halos_repeat_no_more_than_a_fifth_of_a_large_picture():
+def test_halos_repeat_no_more_than_a_quarter_of_a_large_picture():
     shape = best_shape(6000, 8000, TILE_PIXELS, 64)
     read = [tile.read for tile in tiles(6000, 8000, shape)]
     pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in read)
     assert len({(r.stop - r.start, c.stop - c.start) for r, c in read}) == 1
-    assert pixels < 1.2 * 6000 * 8000
+    assert pixels < 1.25 * 6000 * 8000
 
 
 def test_the_halo_is_as_wide_as_the_network_sees():

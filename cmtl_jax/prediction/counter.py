@@ -20,11 +20,11 @@ from cmtl_jax.trained_model import TrainedModel, restore
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
-# Measured on a CPU: the network holds some 330 bytes a pixel, and its time a pixel hardly differs
+# Measured on a CPU: the network holds 330 to 440 bytes a pixel; its time a pixel hardly differs
 # between tiles of 256x256 and 2048x2048. So pictures are counted whole while the process stays
 # below 2 GiB, and in tiles that leave room for a picture of 48 million pixels and its density map.
-WHOLE_PIXELS = 4_200_000  # larger pictures are counted in tiles
-TILE_PIXELS = 2_600_000  # of a tile; halos repeat a sixth of the picture, half with 400,000
+WHOLE_PIXELS = 3_500_000  # larger pictures are counted in tiles
+TILE_PIXELS = 2_000_000  # of a tile; halos repeat a fifth of the picture, half with 400,000
 _STEP = 64  # single pictures are padded to multiples of this: few programs, little padding
 
 

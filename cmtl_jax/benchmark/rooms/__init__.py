@@ -1,0 +1,22 @@
+"""What can be measured, by name."""
+
+from cmtl_jax.benchmark.rooms import (
+    evaluation,
+    growth,
+    input_pipeline,
+    memory,
+    model,
+    prediction,
+    train_step,
+)
+
+ROOMS = {
+    "model": model.measure,
+    "train_step": train_step.measure,
+    "memory": memory.measure,
+    "input_pipeline": input_pipeline.measure,
+    "evaluation": evaluation.measure,
+    "prediction": prediction.measure,
+}
+GROWTH = {"growth": growth.measure}
+NAMES = (*ROOMS, *GROWTH)
