@@ -13,6 +13,7 @@ from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline.picture import Picture
 
 _STEP = 4
+_STRIP = 2**20  # pixels of a density map resized at a time
 
 
 def size(height: int, width: int) -> tuple[int, int]:
@@ -73,15 +74,29 @@ def density(people: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if people.shape == tuple(shape):
         return people
-    for axis, number in enumerate(shape):
-        total = np.cumsum(people, axis=axis, dtype=np.float64)
-        total = np.insert(total, 0, 0.0, axis=axis)
-        edges = np.arange(number + 1) * (people.shape[axis] / number)
-        lower = np.minimum(edges.astype(np.int64), people.shape[axis] - 1)
-        part = np.expand_dims(edges - lower, 1 - axis)
-        below, above = (np.take(total, lower + i, axis=axis) for i in (0, 1))
-        people = np.diff(below + part * (above - below), axis=axis)
-    return people.astype(np.float32)
+    for axis, (number, dtype) in enumerate(zip(shape, (np.float64, np.float32), strict=True)):
+        sides = list(people.shape)
+        sides[axis] = number
+        result = np.empty(sides, dtype)
+        # In strips: what is summed up in between is many times the size of a large map.
+        along = max(_STRIP // max(people.shape[axis], number), 1)
+        for start in range(0, sides[1 - axis], along):
+            strip = [slice(None)] * 2
+            strip[1 - axis] = slice(start, start + along)
+            result[tuple(strip)] = _spread(people[tuple(strip)], axis, number)
+        people = result
+    return people
+
+
+def _spread(people: np.ndarray, axis: int, number: int) -> np.ndarray:
+    """`density` along one axis: float64."""
+    total = np.cumsum(people, axis=axis, dtype=np.float64)
+    total = np.insert(total, 0, 0.0, axis=axis)
+    edges = np.arange(number + 1) * (people.shape[axis] / number)
+    lower = np.minimum(edges.astype(np.int64), people.shape[axis] - 1)
+    part = np.expand_dims(edges - lower, 1 - axis)
+    below, above = (np.take(total, lower + i, axis=axis) for i in (0, 1))
+    return np.diff(below + part * (above - below), axis=axis)
 
 
 def picture(original: Picture) -> Picture:
