@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 from absl import flags
+from work_folders import kept_logging
 
 flags.FLAGS.mark_as_parsed()
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # before jax is imported
@@ -19,3 +20,10 @@ def shared() -> pathlib.Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"research data not found in {folder} (set CMTL_SHARED_DIR)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Commands called in a test log to its standard error, which is closed when it ends."""
+    with kept_logging():
+        yield
