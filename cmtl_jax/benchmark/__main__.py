@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -184,4 +185,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # Ends like Ctrl-C, so that the sides end, too, and the scratch folder goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
