@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import signal
 
-import jax
 import numpy as np
 import pytest
 import released_files
@@ -17,7 +16,7 @@ import small_run
 from PIL import Image
 from work_folders import CommandLine, only_error
 
-from cmtl_jax import checkpoints, compilation_cache, cross_validation
+from cmtl_jax import checkpoints, cross_validation
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report, run
@@ -407,49 +406,3 @@ def test_all_folds_are_tested_on_their_own_pictures(monkeypatch, capfd):
     assert status == 1 and "config.eval.split is 'val'" in only_error(err)
     one = (config, "--config.eval.split=val", "--config.dataset.fold=2")
     assert command(*one, parse_only=True)[0] == 0
-
-
-# Compiled programs.
-
-
-@pytest.fixture
-def no_cache(monkeypatch):
-    """JAX without a folder for its programs, as a new process has it."""
-    before = {
-        name: getattr(jax.config, name)
-        for name in ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
-    }
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-def test_programs_are_kept_in_the_users_cache(no_cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = compilation_cache.enable()
-    assert folder.parent == tmp_path / "cmtl_jax" / "xla" and folder.is_dir()
-    assert jax.config.jax_compilation_cache_dir == str(folder)
-    assert list(folder.iterdir()) == []
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    jax.config.update("jax_compilation_cache_dir", None)
-    assert compilation_cache.enable() == tmp_path / "home/.cache/cmtl_jax/xla" / folder.name
-
-
-@pytest.mark.parametrize("own", ["", "elsewhere"])
-def test_a_users_own_choice_is_left_alone(no_cache, tmp_path, monkeypatch, own):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
-    assert compilation_cache.enable() is None
-    assert jax.config.jax_compilation_cache_dir is None  # JAX itself reads it when it starts
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_home_that_cannot_be_written_is_only_warned_of(no_cache, tmp_path, monkeypatch, caplog):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert compilation_cache.enable() is None
-    assert "compiled programs are not kept" in caplog.text
-    assert jax.config.jax_compilation_cache_dir is None

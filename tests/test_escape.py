@@ -39,6 +39,6 @@ def test_a_formula_becomes_the_same_file(start, tmp_path, monkeypatch):
     assert cell[0] == "." and pathlib.Path(cell).samefile(name)
 
 
-@pytest.mark.parametrize("name", ["a=1.jpg", "/tmp/-a.jpg", "photos/@.jpg", ""])
+@pytest.mark.parametrize("name", ["a=1.jpg", "/any/-a.jpg", "photos/@.jpg", ""])
 def test_other_cells_stay(name):
     assert table_cell(name) == name
