@@ -95,6 +95,7 @@ OURS = {"init": "whitened", "mean": 113.0, "std": 64.0, "scale": 100.0}
 RELEASED = {"init": "released", "mean": 0.0, "std": 1.0, "scale": 1.0}
 
 
+@pytest.mark.slow
 def test_ours_starts_alive_and_the_released_one_is_often_dead():
     grey = drawn_crops(2)
     assert dead_seeds(grey, range(12), steps=0, **OURS)[0] == []
