@@ -53,7 +53,9 @@ def base() -> ml_collections.ConfigDict:
 
     p = c.crop = ml_collections.ConfigDict()
     p.mode = "fixed"  # fixed | quarter (paper: of each side) | released (16 * floor(side / 64))
-    p.range = "all"  # all positions | released (authors' code: never the last two)
+    # centres (any pixel, so that borders are seen as much as the middle) | all (positions) | released
+    # (authors' code: all but the last two)
+    p.range = "centres"
     p.stored = 0  # patches of each picture drawn once (authors' code: 9); 0: new crops each time
     p.jpeg = 0  # quality of a JPEG that crops pass through (authors' code: 75); 0: none
     p.height = 128  # pixels, mode fixed; a smaller picture is taken whole
@@ -151,6 +153,7 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
             {
                 "density": {"border": "recenter", "outside": "reference"},
                 "input": {"mean": 0.0, "std": 1.0},
+                "crop": {"range": "all"},
                 "groups": {"binning": "released", "class_weights": "released"},
                 "model": {"init": "released", "logit_activation": "prelu"},
                 "loss": {"group_weight": 1e-4, "density_scale": 1.0},
@@ -218,7 +221,7 @@ _CHOICES = {
     "dataset.val_split": ("stratified", "released"),
     "dataset.validate_on": ("whole", "patches"),
     "crop.mode": ("fixed", "quarter", "released"),
-    "crop.range": ("all", "released"),
+    "crop.range": ("centres", "all", "released"),
     "augment.when": ("online", "stored"),
     "groups.count": ("points", "density"),
     "groups.binning": ("quantile", "uniform", "released", "c3"),

@@ -121,6 +121,30 @@ def test_the_range_changes_positions_alone():
             assert {place[axis] for place in places["released"]} == set(range(free - 1))
 
 
+def test_with_centres_the_borders_are_seen_as_much_as_the_middle():
+    height, width, n = 64, 68, 20_000
+    seen = {}
+    for name in ("all", "centres"):
+        rule, rng = CropRule("fixed", 24, 16, range=name), np.random.default_rng(0)
+        rows = np.zeros(height)
+        for _ in range(n):
+            top, left, h, w = rule.place(height, width, rng)
+            assert (h, w) == (24, 16) and 0 <= top <= height - h and 0 <= left <= width - w
+            rows[top : top + h] += 1 / n
+        seen[name] = rows
+    border, middle = slice(0, 24), slice(24, 40)
+    np.testing.assert_allclose(seen["centres"][middle], 24 / 64, atol=0.02)
+    for part in (border, slice(40, 64)):
+        assert abs(seen["centres"][part].mean() - 24 / 64) < 0.02
+        assert seen["all"][part].mean() < 0.8 * seen["all"][middle].mean()
+    assert seen["centres"][0] > 5 * seen["all"][0]
+
+
+def test_with_centres_a_small_picture_is_taken_whole():
+    rule = CropRule("fixed", 24, 16, range="centres")
+    assert rule.place(10, 9, np.random.default_rng(0)) == (0, 0, 10, 9)
+
+
 def test_points_belong_to_their_pixel():
     points = np.array([[2, 3], [1.99, 3], [5.99, 3], [6, 3], [2, 6.5], [2, 7]], np.float32)
     inside = points_inside(points, top=3, left=2, h=4, w=4)

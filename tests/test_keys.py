@@ -114,7 +114,7 @@ KEYS = (
     Key("crop.mode", ("fixed", "quarter", "released"), {"crop sizes"} | CROPS, GROUPS),
     Key("crop.height", (24, 128, 1024), {"crop sizes"} | CROPS, GROUPS),
     Key("crop.width", (24, 128, 1024), {"crop sizes"} | CROPS, GROUPS),
-    Key("crop.range", ("all", "released"), CROPS, GROUPS),
+    Key("crop.range", ("centres", "all", "released"), CROPS, GROUPS),
     Key("crop.stored", (0, 9, 300), CROPS, GROUPS),
     Key("crop.jpeg", (0, 75), {"crop images"}),
     Key("augment.when", ("online", "stored"), CROPS, GROUPS, {"crop.stored": 9}),

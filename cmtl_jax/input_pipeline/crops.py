@@ -19,8 +19,11 @@ class CropRule:
             (authors' code: 16 * floor(side / 64), about the same and a multiple of 16).
         height: pixels, of mode 'fixed'; a smaller picture is taken whole.
         width: likewise.
-        range: 'all' (every position within the picture), or 'released' (authors' code: the last
-            two positions, and so the last two rows and columns of a picture, are never reached).
+        range: 'all' (every position within the picture is equally likely, and so the borders of
+            pictures are seldom seen), 'centres' (ours: the centre is any pixel of the picture, and
+            the crop is then moved inside: borders are seen as much as the middle), or 'released'
+            (authors' code: 'all' without the last two positions, and so the last two rows and
+            columns of a picture are never reached).
         jpeg: quality of a JPEG that the crop is written to and read from (authors' code: 75, its
             framework's default); 0: not.
     """
@@ -44,11 +47,14 @@ class CropRule:
         return min(height, self.height), min(width, self.width)
 
     def place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height, width (pixels) of a random crop; all its positions equally likely."""
+        """Top, left, height, width (pixels) of a random crop."""
         h, w = self.size(height, width)
-        return self._start(height - h, rng), self._start(width - w, rng), h, w
+        return self._start(height, h, rng), self._start(width, w, rng), h, w
 
-    def _start(self, last: int, rng: np.random.Generator) -> int:
+    def _start(self, side: int, crop: int, rng: np.random.Generator) -> int:
+        last = side - crop
+        if self.range == "centres":
+            return min(max(int(rng.integers(side)) - crop // 2, 0), last)
         if self.range == "all":
             return int(rng.integers(last + 1))
         # Theirs is floor((b - a) * rand + a) for the centre, 1-based, where a = crop / 2 + 1 and
