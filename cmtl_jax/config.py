@@ -53,8 +53,8 @@ def base() -> ml_collections.ConfigDict:
 
     p = c.crop = ml_collections.ConfigDict()
     p.mode = "fixed"  # fixed | quarter (paper: of each side) | released (16 * floor(side / 64))
-    # centres (any pixel, so that borders are seen as much as the middle) | all (positions) | released
-    # (authors' code: all but the last two)
+    # centres (at any pixel, so that borders are seen as much as the middle) | all (positions are
+    # equally likely) | released (authors' code: all but the last two)
     p.range = "centres"
     p.stored = 0  # patches of each picture drawn once (authors' code: 9); 0: new crops each time
     p.jpeg = 0  # quality of a JPEG that crops pass through (authors' code: 75); 0: none
@@ -67,6 +67,9 @@ def base() -> ml_collections.ConfigDict:
     a.noise = 0.5  # probability of noise
     a.noise_level = 10.0  # uniform noise of +- this many grey levels
     a.clip = True  # keep noisy grey levels within 0..255; the authors' code does not
+    a.contrast = 0.2  # distances from a crop's mean grey level are multiplied by 1 +- this at most
+    a.brightness = 20.0  # at most this many grey levels are added or taken away
+    a.zoom = 0.25  # crops show 1 / (1 + zoom) to 1 + zoom times their own sides
     a.when = "online"  # online | stored (paper): a third of crop.stored flipped, a third noisy
 
     g = c.groups = ml_collections.ConfigDict()  # crowd-count groups
@@ -94,7 +97,9 @@ def base() -> ml_collections.ConfigDict:
     s.density_reduction = "mean"  # mean over pixels (authors' code) | sum (paper, Eq. 2)
     s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
 
-    o = c.optimizer = ml_collections.ConfigDict()  # Adam
+    o = c.optimizer = ml_collections.ConfigDict()
+    # adam (paper) | muon (the convolutions' kernels by orthogonalised momentum, all else by Adam)
+    o.name = "muon"
     o.learning_rate = 1e-3
     o.schedule = "cosine"  # constant | cosine (to zero at the last step)
     o.warmup_steps = 100
@@ -103,7 +108,7 @@ def base() -> ml_collections.ConfigDict:
     o.eps = 1e-8
     o.weight_decay = 0.0  # added to the gradient, as a share of the weights (C-3-Framework: 1e-4)
     o.head_factor = 0.01  # learning rate of the fully connected head, relative to the others'
-    o.grad_clip = 1.0  # norm gradients are clipped to; 0: off
+    o.grad_clip = 0.0  # norm gradients are clipped to; 0: off
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
 
     t = c.train = ml_collections.ConfigDict()
@@ -112,6 +117,9 @@ def base() -> ml_collections.ConfigDict:
     t.eval_every = 500  # steps; a checkpoint is saved with each validation
     t.log_every = 20
     t.keep_latest = 2  # checkpoints, beside the best
+    # Folds of a cross-validation trained side by side by one program, on the same devices: small
+    # steps leave a GPU idle.
+    t.folds_at_once = 1
     t.stop_on_dead = True  # end a run whose density output is dead; False: only warn
     t.dead_patience = 3  # dead looks in a row before that, one each log_every steps
 
@@ -154,10 +162,12 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
                 "density": {"border": "recenter", "outside": "reference"},
                 "input": {"mean": 0.0, "std": 1.0},
                 "crop": {"range": "all"},
+                "augment": {"contrast": 0.0, "brightness": 0.0, "zoom": 0.0},
                 "groups": {"binning": "released", "class_weights": "released"},
                 "model": {"init": "released", "logit_activation": "prelu"},
                 "loss": {"group_weight": 1e-4, "density_scale": 1.0},
                 "optimizer": {
+                    "name": "adam",
                     "learning_rate": 1e-5,
                     "schedule": "constant",
                     "warmup_steps": 0,
@@ -235,6 +245,7 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "loss.group_loss": ("softmax_ce", "softmax_bce", "sigmoid_bce"),
     "loss.density_reduction": ("mean", "sum"),
+    "optimizer.name": ("adam", "muon"),
     "optimizer.schedule": ("constant", "cosine"),
     "eval.split": ("auto", "train", "val", "test"),
     "eval.ground_truth": ("points", "density", "reference_py2", "reference_py3"),
@@ -244,12 +255,13 @@ _CHOICES = {
 _AT_LEAST_ONE = (
     "density.kernel", "crop.height", "crop.width", "crop.max_buckets", "groups.samples",
     "train.batch_size", "train.steps", "train.eval_every", "train.log_every", "train.keep_latest",
-    "train.dead_patience", "eval.batch_size", "eval.max_buckets", "export.num_pictures",
+    "train.dead_patience", "train.folds_at_once", "eval.batch_size", "eval.max_buckets",
+    "export.num_pictures",
 )  # fmt: skip
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
-    "augment.noise_level", "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
+    "augment.noise_level", "augment.brightness", "augment.zoom", "loss.group_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
     "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
@@ -258,7 +270,7 @@ _POSITIVE = (
     "optimizer.eps",
 )  # fmt: skip
 
-_FRACTIONS = ("augment.flip", "augment.noise")
+_FRACTIONS = ("augment.flip", "augment.noise", "augment.contrast")
 
 _BELOW_ONE = (
     "dataset.val_fraction", "model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2",
@@ -319,6 +331,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= value(key) <= 1, key, "between 0 and 1")
     for key in _BELOW_ONE:
         require(0 <= value(key) < 1, key, "at least 0 and below 1")
+    if config.crop.stored:
+        holds = config.augment.zoom == 0
+        require(holds, "augment.zoom", "0 with crop.stored, whose patches are cut once")
     if config.augment.when == "stored":
         holds = config.crop.stored >= 3 and config.crop.stored % 3 == 0
         require(holds, "crop.stored", "a multiple of 3 with augment.when=stored")
@@ -339,6 +354,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
     if config.dataset.name == "ucf_cc_50":
         require(config.dataset.fold in range(6), "dataset.fold", "a fold from 1 to 5, or 0 for all")
+    if config.train.folds_at_once > 1:
+        holds = config.crop.mode == "fixed"
+        require(
+            holds,
+            "train.folds_at_once",
+            "1 unless config.crop.mode is fixed: all crops must be of one shape",
+        )
     if all_folds(config):
         require(config.eval.split in ("auto", "test"), "eval.split", "auto or test for all folds")
 

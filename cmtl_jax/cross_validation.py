@@ -53,15 +53,20 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         UserError: bad input, a dead density output, or a fold of other settings or pictures.
     """
     _require_all_pictures(config)
+    unfinished = []
     for fold in FOLDS:
         own, folder = of_fold(config, workdir, fold)
         if _finished(own, folder):
             logging.info("fold %d of %d is finished in %s", fold, NUM_FOLDS, folder)
-            continue
-        logging.info("fold %d of %d in %s", fold, NUM_FOLDS, folder)
-        if own.init_from:
-            _require_unseen(own, folder)
-        if status := train_lib.train(own, folder):
+        else:
+            unfinished.append((own, folder))
+    at_once = config.train.folds_at_once
+    for together in (unfinished[i : i + at_once] for i in range(0, len(unfinished), at_once)):
+        for own, folder in together:
+            logging.info("fold %d of %d in %s", own.dataset.fold, NUM_FOLDS, folder)
+            if own.init_from:
+                _require_unseen(own, folder)
+        if status := train_lib.train_together(together):
             return status
     trained = config.copy_and_resolve_references()
     trained.init_from = ""  # what was tested are the folds' own weights

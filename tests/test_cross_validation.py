@@ -129,8 +129,13 @@ class Trainer:
 
     def __init__(self):
         self.folds, self.stop_in, self.wrong_by = [], None, 1.0
+        self.together = []
 
-    def __call__(self, config, workdir) -> int:
+    def __call__(self, jobs) -> int:
+        self.together.append([config.dataset.fold for config, _ in jobs])
+        return max(self.train(config, workdir) for config, workdir in jobs)
+
+    def train(self, config, workdir) -> int:
         self.folds.append(config.dataset.fold)
         stopped = config.dataset.fold == self.stop_in
         step = 1 if stopped else config.train.steps
@@ -162,7 +167,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch):
     trainer = Trainer()
-    monkeypatch.setattr(train, "train", trainer)
+    monkeypatch.setattr(train, "train_together", trainer)
     return trainer
 
 
@@ -199,6 +204,22 @@ def test_finished_folds_are_skipped_and_others_gone_on_with(config, trainer, tmp
     assert trainer.folds == [1, 2, 3, 4, 5]
     summary = json.loads((tmp_path / SUMMARY / "metrics.json").read_text())
     assert {fold["checkpoint_step"] for fold in summary["folds"].values()} == {5}
+
+
+def test_as_many_folds_side_by_side_as_asked_for(config, trainer, tmp_path):
+    config.train.folds_at_once = 2
+    trainer.stop_in = 2
+    assert cross_validation.train(config, tmp_path) == 143
+    assert trainer.together == [[1, 2]]
+    trainer.together, trainer.stop_in = [], None
+    assert cross_validation.train(config, tmp_path) == 0
+    assert trainer.together == [[2, 3], [4, 5]]
+
+
+def test_folds_side_by_side_need_crops_of_one_shape(config):
+    config.train.folds_at_once, config.crop.mode = 5, "quarter"
+    with pytest.raises(UserError, match="folds_at_once is 5; it must be 1 unless"):
+        base_config.validate(config)
 
 
 def test_other_settings_and_folds_are_not_mixed(config, trainer, tmp_path):

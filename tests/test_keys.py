@@ -221,9 +221,10 @@ def set_up(config, workdir) -> Run:
     """The run that train.train would start."""
     given = {}
 
-    def loop_run(state, batches, step, hooks, progress, *, steps, **_):
+    def turns(state, batches, hooks, progress, *, steps, **_):
         given.update(state=state, batches=[next(batches) for _ in range(4)], steps=steps)
         return state, True
+        yield
 
     def make_train_step(model, tx, *, ema_decay, seed):
         given.update(optimizer=tx, ema_decay=ema_decay)
@@ -233,13 +234,13 @@ def set_up(config, workdir) -> Run:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trained_model, "init_params", lambda *about: zeros(*about))
-        patch.setattr(loop, "run", loop_run)
+        patch.setattr(loop, "turns", turns)
         patch.setattr(steps_lib, "make_train_step", make_train_step)
         patch.setattr(evaluate, "Evaluator", evaluator)
         patch.setattr(train, "MetricsWriter", lambda *_: NoWriter())
         parallel = Uncompiled(devices=jax.devices()[:1])
         hooks = train._Run(config, workdir, parallel, data_lib.load(config), Nothing())
-        assert hooks.train() == 0
+        assert train._train([hooks], parallel) == 0
     return Run(hooks, **given)
 
 

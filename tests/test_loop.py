@@ -43,14 +43,15 @@ def run(notes: Notes, *, start=0, steps=8, eval_every=4, log_every=3, unlogged=(
     """The state is the number of batches; the loss of step n is n."""
     progress = Progress(start=start, steps=steps, batch_size=1, unlogged=unlogged)
 
-    def step(state, batch):
-        notes.events.append(("step", state + 1, batch))
-        return state + 1, metrics(state + 1)
+    def step(_, states, batches):
+        notes.events.append(("step", states[0] + 1, batches[0]))
+        return (states[0] + 1,), (metrics(states[0] + 1),)
 
-    result = loop.run(
-        start, itertools.count(start), step, notes, progress,
+    turns = loop.turns(
+        start, itertools.count(start), notes, progress,
         start=start, steps=steps, eval_every=eval_every, log_every=log_every,
     )  # fmt: skip
+    (result,) = loop.run([turns], step)
     return result, progress
 
 
@@ -112,6 +113,36 @@ def test_a_resumed_loop_does_not_validate_again():
     notes = Notes()
     run(notes, start=4)
     assert [event[1] for event in notes.of("evaluate")] == [8]
+
+
+def test_runs_side_by_side_each_do_what_they_do_alone():
+    starts, ends = (0, 3, 6), (8, 8, 7)
+    alone = [Notes() for _ in starts]
+    for notes, start, end in zip(alone, starts, ends, strict=True):
+        run(notes, start=start, steps=end)
+    together, calls = [Notes() for _ in starts], []
+
+    def step(which, states, batches):
+        calls.append(which)
+        for i, state, batch in zip(which, states, batches, strict=True):
+            together[i].events.append(("step", state + 1, batch))
+        return [s + 1 for s in states], [metrics(s + 1) for s in states]
+
+    ended = loop.run(
+        [
+            loop.turns(
+                start, itertools.count(start), notes,
+                Progress(start=start, steps=end, batch_size=1),
+                start=start, steps=end, eval_every=4, log_every=3,
+            )
+            for notes, start, end in zip(together, starts, ends, strict=True)
+        ],
+        step,
+    )  # fmt: skip
+    assert ended == [(8, True), (8, True), (7, True)]
+    assert [notes.events for notes in together] == [notes.events for notes in alone]
+    # One call does a step of all; a run at its end is left out.
+    assert calls == [(0, 1, 2)] + [(0, 1)] * 4 + [(0,)] * 3
 
 
 def test_a_summary_divides_once():

@@ -112,6 +112,43 @@ def test_the_loss_is_sums_over_all_valid_pixels_and_examples(one_step):
         np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "number"), [("jit", 1), ("pmap", 4)])
+def test_runs_side_by_side_do_the_steps_they_do_alone(tmp_path_factory, kind, number):
+    folder = small_run.common(tmp_path_factory)
+    model = trained_model.build_model(small_run.config(folder))
+    tx = optax.adam(1e-3)
+    step = steps_lib.make_train_step(model, tx, ema_decay=0.9, seed=3)
+    parallel = Parallel(kind, jax.devices()[:number])
+    states, batches, objectives = [], [], []
+    for i in range(2):
+        params = parallel.host(
+            parallel.initialise(lambda i=i: trained_model.init_params(model, i, 1))
+        )
+        states.append(jax.device_get(state_lib.create(params, tx, ema=True)))
+        one = uneven_batch()
+        group = np.roll(one.group, i)
+        batches.append(one._replace(image=one.image * (1 + i), group=group))
+        weights = np.roll(np.float32(CLASS_WEIGHTS), i)
+        objectives.append(steps_lib.Objective(weights, 10.0, "softmax_ce", "mean", 100.0))
+    alone = [
+        parallel.train_step(step, objective)(parallel.replicate(state), batch)
+        for state, batch, objective in zip(states, batches, objectives, strict=True)
+    ]
+    together = parallel.train_step(steps_lib.side_by_side(step), tuple(objectives))
+    after, metrics = together(parallel.replicate(tuple(states)), tuple(batches))
+    assert together.traces() == 1
+    for i in range(2):
+        np.testing.assert_allclose(metrics[i]["loss"], alone[i][1]["loss"], rtol=1e-6)
+        # The first moment is the gradient, times 0.1.
+        for a, b in zip(
+            jax.tree.leaves(parallel.host((alone[i][0].opt_state, alone[i][0].ema))),
+            jax.tree.leaves(parallel.host((after[i].opt_state, after[i].ema))),
+            strict=True,
+        ):
+            assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-9
+    assert abs(float(metrics[0]["loss"]) / float(metrics[1]["loss"]) - 1) > 1e-3
+
+
 def test_arrays_go_to_devices_and_back():
     for kind in ("jit", "pmap"):
         parallel = Parallel(kind)

@@ -1,4 +1,4 @@
-"""Random crops of pictures with their density maps, flips and noise."""
+"""Random crops of pictures with their density maps, and what augmentation does to them."""
 
 import dataclasses
 import io
@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.picture import Picture
 
@@ -24,6 +25,8 @@ class CropRule:
             the crop is then moved inside: borders are seen as much as the middle), or 'released'
             (authors' code: 'all' without the last two positions, and so the last two rows and
             columns of a picture are never reached).
+        zoom: the sides of what a crop shows are between 1 / (1 + zoom) and 1 + zoom times the
+            crop's own, evenly in the logarithm, and resized to it: heads of other sizes (ours).
         jpeg: quality of a JPEG that the crop is written to and read from (authors' code: 75, its
             framework's default); 0: not.
     """
@@ -33,6 +36,7 @@ class CropRule:
     width: int = 0
     range: str = "all"
     jpeg: int = 0
+    zoom: float = 0.0
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the crops of a picture of height x width.
@@ -47,8 +51,14 @@ class CropRule:
         return min(height, self.height), min(width, self.width)
 
     def place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height, width (pixels) of a random crop."""
+        """Top, left, height, width (pixels) of what a random crop shows."""
         h, w = self.size(height, width)
+        if self.zoom:
+            factor = (1 + self.zoom) ** rng.uniform(-1, 1)
+            h, w = (
+                min(max(round(side * factor), 1), limit)
+                for side, limit in ((h, height), (w, width))
+            )
         return self._start(height, h, rng), self._start(width, w, rng), h, w
 
     def _start(self, side: int, crop: int, rng: np.random.Generator) -> int:
@@ -74,6 +84,9 @@ class Augmentation:
         flip: probability of a horizontal flip.
         noise: probability of noise.
         noise_level: the noise is uniform within +- this many grey levels (authors' code: 10).
+        contrast: grey levels' distances from the crop's mean are multiplied by a factor within
+            1 +- this (ours).
+        brightness: within +- this many grey levels are added to all (ours).
         clip: keep noisy grey levels within 0..255 (ours); the authors' code does not.
     """
 
@@ -81,6 +94,8 @@ class Augmentation:
     noise: float = 0.0
     noise_level: float = 0.0
     clip: bool = True
+    contrast: float = 0.0
+    brightness: float = 0.0
 
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
@@ -98,7 +113,9 @@ def whole(picture: Picture) -> Crop:
 
 def random_crop(picture: Picture, rule: CropRule, rng: np.random.Generator) -> Crop:
     """A random crop. Its density is cut out of the picture's: heads at its edge count in part."""
-    return cut(picture, *rule.place(*picture.image.shape[:2], rng), jpeg=rule.jpeg)
+    size = picture.image.shape[:2]
+    crop = cut(picture, *rule.place(*size, rng), jpeg=rule.jpeg)
+    return resize.crop(crop, rule.size(*size)) if rule.zoom else crop
 
 
 def cut(picture: Picture, top: int, left: int, h: int, w: int, *, jpeg: int = 0) -> Crop:
@@ -120,12 +137,17 @@ def _reencode(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """Flips and adds noise, each with its probability.
+    """Changes the light, flips and adds noise, the last two with their probabilities.
 
     Flipped head points are given by their pixel; the position within it is lost.
     """
     image, density, points = crop
     flip, noise = rng.random(2) < (augmentation.flip, augmentation.noise)
+    light = bool(augmentation.contrast or augmentation.brightness)
+    if light:
+        factor, added = rng.uniform(-1, 1, 2) * (augmentation.contrast, augmentation.brightness)
+        mean = image.mean(dtype=np.float32)
+        image = (image - mean) * np.float32(1 + factor) + (mean + np.float32(added))
     if flip:
         image, density = image[:, ::-1], density[:, ::-1]
         points = points.copy()
@@ -134,6 +156,6 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
         level = augmentation.noise_level
         grey = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
         image = image + grey[..., None]
-        if augmentation.clip:
-            image = np.clip(image, 0, 255)
+    if augmentation.clip and (light or noise):
+        image = np.clip(image, 0, 255)
     return Crop(image, density, points)

@@ -132,7 +132,7 @@ def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int
 def crop_rule(config: ml_collections.ConfigDict) -> CropRule:
     """How the training crops are cut."""
     p = config.crop
-    return CropRule(p.mode, p.height, p.width, p.range, p.jpeg)
+    return CropRule(p.mode, p.height, p.width, p.range, p.jpeg, config.augment.zoom)
 
 
 def stored_patches(
@@ -249,7 +249,7 @@ def training_stream(
         sizes = patches.sizes
     max_buckets = 1 if rule.mode == "fixed" else config.crop.max_buckets
     a = config.augment
-    online = Augmentation(a.flip, a.noise, a.noise_level, a.clip)
+    online = Augmentation(a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness)
     plan = TrainingPlan(
         sizes,
         buckets.choose(sizes, max_buckets),

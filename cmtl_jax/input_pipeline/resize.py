@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from cmtl_jax.datasets.prepare import IndexEntry
+from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.picture import Picture
 
 _STEP = 4
@@ -45,11 +46,25 @@ def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def scaled_image(pixels: np.ndarray, scale: float) -> np.ndarray:
     """A picture [H, W, C] uint8 of `scaled_size`: area averages where it shrinks, else bicubic."""
-    height, width = scaled_size(*pixels.shape[:2], scale)
-    if (height, width) == pixels.shape[:2]:
+    return _image_of(pixels, scaled_size(*pixels.shape[:2], scale))
+
+
+def _image_of(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if tuple(shape) == pixels.shape[:2]:
         return pixels
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(pixels, (width, height), interpolation=how).reshape(height, width, -1)
+    shrinks = shape[0] * shape[1] < pixels.shape[0] * pixels.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(pixels, shape[::-1], interpolation=how).reshape(*shape, -1)
+
+
+def crop(original: Crop, shape: tuple[int, int]) -> Crop:
+    """A crop with uint8 pixels resized to `shape`; its people are kept."""
+    old = original.image.shape[:2]
+    return Crop(
+        _image_of(original.image, shape),
+        density(original.density, shape),
+        points(original.points, old, tuple(shape)),
+    )
 
 
 def scaled_picture(original: Picture, scale: float) -> Picture:

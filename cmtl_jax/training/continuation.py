@@ -10,7 +10,8 @@ from cmtl_jax.errors import UserError
 _FREE = (
     "name", "preset", "parallel", "init_from", "eval.", "dataset.raw_dir", "dataset.tfds_dir",
     "dataset.cache_mib", "dataset.num_workers", "train.steps", "train.eval_every",
-    "train.log_every", "train.keep_latest", "train.stop_on_dead", "train.dead_patience",
+    "train.log_every", "train.keep_latest", "train.folds_at_once", "train.stop_on_dead",
+    "train.dead_patience",
 )  # fmt: skip
 
 

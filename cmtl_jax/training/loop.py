@@ -1,4 +1,6 @@
-"""The training loop as policy. The order within a turn is a rule:
+"""The training loop as policy, for one run or several side by side.
+
+The order within a turn is a rule:
 
     evaluate, save, stop if asked, next batch, step, log the previous steps
 
@@ -6,7 +8,7 @@ so that a checkpoint of step n holds exactly n batches, and a device never waits
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -32,10 +34,48 @@ class Hooks(Protocol):
         """Takes the summary of the steps since the last log."""
 
 
+Turns = Generator[tuple[TrainState, Batch], tuple[TrainState, dict], tuple[TrainState, bool]]
+
+
 def run(
+    runs: Sequence[Turns],
+    train_step: Callable[
+        [tuple[int, ...], tuple[TrainState, ...], tuple[Batch, ...]],
+        tuple[Sequence[TrainState], Sequence[dict]],
+    ],
+) -> list[tuple[TrainState, bool]]:
+    """Drives the turns of runs: one step of each that is not at its end, in one call.
+
+    Args:
+        runs: one or several.
+        train_step: compiled; takes which runs these are, their states and batches; gives states
+            and metrics, likewise.
+
+    Returns:
+        What each run's turns return.
+    """
+    results: list = [None] * len(runs)
+    waiting: dict[int, tuple[TrainState, Batch]] = {}
+
+    def advance(i: int, done: tuple[TrainState, dict] | None) -> None:
+        try:
+            waiting[i] = runs[i].send(done)
+        except StopIteration as end:
+            results[i] = end.value
+
+    for i in range(len(runs)):
+        advance(i, None)
+    while waiting:
+        which = tuple(sorted(waiting))
+        states, batches = zip(*(waiting.pop(i) for i in which), strict=True)
+        for i, *done in zip(which, *train_step(which, states, batches), strict=True):
+            advance(i, tuple(done))
+    return results
+
+
+def turns(
     state: TrainState,
     batches: Iterator[Batch],
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, dict]],
     hooks: Hooks,
     progress: Progress,
     *,
@@ -44,13 +84,14 @@ def run(
     eval_every: int,
     log_every: int,
     in_flight: int = 2,
-) -> tuple[TrainState, bool]:
-    """Trains from step `start` to `steps`.
+) -> Turns:
+    """One run's training from step `start` to `steps`.
+
+    Yields a state and a batch, and takes the state after that step, and its metrics.
 
     Args:
         state: after `start` steps.
         batches: from batch number `start` on.
-        train_step: compiled.
         hooks: evaluation, saving, stopping, logging.
         progress: collects metrics.
         start: steps done.
@@ -81,7 +122,7 @@ def run(
             # What is not logged yet is saved, for the same log lines as without the stop.
             hooks.save(step, state, None)
             return state, False
-        state, metrics = train_step(state, next(batches))
+        state, metrics = yield state, next(batches)
         if step % log_every == 0:
             log(step)  # while this one runs
         progress.add(metrics)

@@ -1,7 +1,9 @@
-"""Adam with its learning-rate schedule, from optax."""
+"""Adam, or Muon for the convolutions, with a learning-rate schedule: all from optax."""
 
+import jax
 import ml_collections
 import optax
+from optax import contrib
 
 
 def schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
@@ -17,13 +19,31 @@ def schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
 
 
 def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Adam (paper, 4: momentum 0.9 is its beta 1).
+    """Adam (paper, 4: momentum 0.9 is its beta 1), or Muon (Jordan et al., 2024; ours).
+
+    Muon makes the steps of a matrix orthogonal: all its directions are learnt equally fast, where
+    Adam's steps follow the few that dense crowds pull at. A convolution's kernel is a matrix from
+    its window to its channels here. The steps are as long as Adam's (Liu et al., 2025), so that
+    one learning rate serves both.
 
     Args:
         config: the `optimizer` part of the configuration.
         steps: of the whole training.
     """
-    parts = [optax.adam(schedule(config, steps), b1=config.b1, b2=config.b2, eps=config.eps)]
+    rate = schedule(config, steps)
+    if config.name == "muon":
+        parts = [
+            contrib.muon(
+                rate,
+                adam_b1=config.b1,
+                adam_b2=config.b2,
+                eps=config.eps,
+                consistent_rms=0.2,
+                muon_weight_dimension_numbers=_matrices,
+            )
+        ]
+    else:
+        parts = [optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps)]
     if config.weight_decay:  # in the gradient, not decoupled from it: as torch.optim.Adam does
         parts.insert(0, optax.add_decayed_weights(config.weight_decay))
     if config.grad_clip:
@@ -33,6 +53,16 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
         # weights one way, its output moves by thousands of times as much.
         parts.append(optax.masked(optax.scale(config.head_factor), _is_head))
     return optax.chain(*parts)
+
+
+def _matrices(params: dict) -> dict:
+    """The kernels between several maps as matrices; None for all that Adam trains."""
+
+    def of(x: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        between_maps = x.ndim == 4 and min(x.shape[2:]) > 1
+        return contrib.MuonDimensionNumbers((0, 1, 2), 3) if between_maps else None
+
+    return jax.tree.map(of, params)
 
 
 def _is_head(params: dict) -> dict:

@@ -38,8 +38,20 @@ def duration(seconds: float) -> str:
 class Progress:
     """Collects the metrics of steps, without waiting for them, and logs them now and then."""
 
-    def __init__(self, *, start: int, steps: int, batch_size: int, unlogged: Sequence[dict] = ()):
-        """Continues at step start; unlogged are the metrics that were not logged before it."""
+    def __init__(
+        self,
+        *,
+        start: int,
+        steps: int,
+        batch_size: int,
+        unlogged: Sequence[dict] = (),
+        name: str = "",
+    ):
+        """Continues at step start; unlogged are the metrics that were not logged before it.
+
+        Lines begin with the name.
+        """
+        self._name = name
         self._steps = steps
         self._batch_size = batch_size
         self._pending: list[dict] = [
@@ -85,8 +97,8 @@ class Progress:
             if "group_accuracy" in summary else ""
         )  # fmt: skip
         logging.info(
-            "step %d/%d (%.0f %%) loss %.4g, count error %.1f a crop%s | %.2f steps/s, "
-            "%.1f crops/s, %s left", step, self._steps, 100 * step / self._steps, summary["loss"],
-            summary["count_error"], group, rate, rate * self._batch_size, left,
+            "%sstep %d/%d (%.0f %%) loss %.4g, count error %.1f a crop%s | %.2f steps/s, "
+            "%.1f crops/s, %s left", self._name, step, self._steps, 100 * step / self._steps,
+            summary["loss"], summary["count_error"], group, rate, rate * self._batch_size, left,
         )  # fmt: skip
         return summary

@@ -117,6 +117,32 @@ def make_train_step(
     return step
 
 
+def side_by_side(step: Callable[..., tuple[TrainState, dict]]) -> Callable[..., tuple]:
+    """A step of several runs at once, each with its own parameters, batch and class weights.
+
+    Takes and returns tuples, one entry a run: (states, batches, objectives, axis_name=None) ->
+    (states, metrics). The objectives differ in nothing but their class weights.
+    """
+
+    def together(states: tuple, batches: tuple, objectives: tuple, axis_name: str | None = None):
+        step_of_one = functools.partial(step, axis_name=axis_name)
+        if len(states) == 1:
+            state, metrics = step_of_one(states[0], batches[0], objectives[0])
+            return (state,), (metrics,)
+        stacked = (_stack(trees) for trees in (states, batches, objectives))
+        state, metrics = jax.vmap(step_of_one)(*stacked)
+        return tuple(
+            tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(len(states)))
+            for tree in (state, metrics)
+        )
+
+    return together
+
+
+def _stack(trees: tuple[PyTree, ...]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
 def _first_layers(gradient: PyTree) -> list[PyTree]:
     """Gradients of the layers that read the picture: the shared one, or one of each column."""
     stages = [gradient["shared"]] if "shared" in gradient else gradient.values()

@@ -1,11 +1,13 @@
 """Training: puts data, model, optimizer, loop and checkpoints together."""
 
+import contextlib
 import functools
 import json
 import logging
 import math
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,22 +50,78 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
         UserError: bad input, or a dead density output.
     """
+    return train_together([(config, workdir)])
+
+
+def train_together(jobs: Sequence[tuple[ml_collections.ConfigDict, pathlib.Path]]) -> int:
+    """Does what `train` does for several runs side by side: one program does a step of each.
+
+    Args:
+        jobs: config and work folder of each; the configs differ in their pictures alone, and all
+            crops are of one shape.
+
+    Returns:
+        Exit status, of all.
+
+    Raises:
+        UserError: bad input, or a dead density output of one; all end, and can be gone on with.
+    """
+    config = jobs[0][0]
     parallel = Parallel(config.parallel, precision=config.matmul_precision)
-    work_folder.make(workdir)
-    data = data_lib.load(config)
-    checkpoints = checkpoints_lib.Checkpoints(workdir, keep_latest=config.train.keep_latest)
-    before = None
-    try:
-        if config.init_from:
-            before = _before(config, workdir, parallel, data)
-        status = _Run(config, workdir, parallel, data, checkpoints).train()
-    finally:
-        checkpoints.close()
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for config, workdir in jobs:
+            work_folder.make(workdir)
+            data = data_lib.load(config)
+            checkpoints = checkpoints_lib.Checkpoints(
+                workdir, keep_latest=config.train.keep_latest
+            )
+            stack.callback(checkpoints.close)
+            before = _before(config, workdir, parallel, data) if config.init_from else None
+            name = data.name if len(jobs) > 1 else ""
+            runs.append(_Run(config, workdir, parallel, data, checkpoints, before, name))
+        status = _train(runs, parallel)
     if status == 0:
-        trained = config.copy_and_resolve_references()
-        trained.init_from = ""  # the weights of workdir, not those it started from
-        run.evaluate_checkpoint(trained, workdir, parallel=parallel, data=data, before=before)
+        for run in runs:
+            run.evaluate_best()
     return status
+
+
+def _train(runs: Sequence["_Run"], parallel: Parallel) -> int:
+    runs = [run for run in runs if run.prepare()]
+    if not runs:
+        return 0
+    config = runs[0].config
+    logging.info(
+        "training%s from step %s to %d on %d device(s) by %s, %s",
+        f" {len(runs)} runs side by side" if len(runs) > 1 else "",
+        ", ".join(str(start) for start in sorted({run.start for run in runs})),
+        config.train.steps, parallel.num_devices, config.parallel,
+        parallel.devices[0].device_kind,
+    )  # fmt: skip
+    step = steps_lib.side_by_side(
+        steps_lib.make_train_step(
+            runs[0].model, runs[0].tx, ema_decay=config.optimizer.ema, seed=config.seed
+        )
+    )
+
+    @functools.cache
+    def compiled(which: tuple[int, ...]):  # another one when some are at their end before others
+        return parallel.train_step(step, tuple(runs[i].objective for i in which))
+
+    with StopRequest(several_processes=parallel.process_count > 1) as request:
+        try:
+            ends = loop.run(
+                [run.turns(request) for run in runs],
+                lambda which, states, batches: compiled(which)(states, batches),
+            )
+        finally:
+            for run in runs:
+                run.close()
+    if all(done for _, done in ends):
+        return 0
+    logging.info("stopped and saved; run the same command again to go on")
+    return request.exit_status
 
 
 def _before(
@@ -83,7 +141,10 @@ def _before(
 
 
 class _Run:
-    """One training run: the hooks of the loop and what they need."""
+    """One training run: the hooks of the loop and what they need.
+
+    With a name its log lines begin with it.
+    """
 
     def __init__(
         self,
@@ -92,9 +153,12 @@ class _Run:
         parallel: Parallel,
         data: data_lib.Data,
         checkpoints: checkpoints_lib.Checkpoints,
+        before: dict | None = None,
+        name: str = "",
     ):
         self.config, self.workdir, self.parallel = config, workdir, parallel
-        self.data, self.checkpoints = data, checkpoints
+        self.data, self.checkpoints, self.before = data, checkpoints, before
+        self.name = f"{name}: " if name else ""
         self.model = trained_model.build_model(config)
         self.tx = optimizer.build(config.optimizer, config.train.steps)
         self.shard = Shard(parallel.process_index, parallel.process_count)
@@ -103,17 +167,18 @@ class _Run:
             patience=config.train.dead_patience, stop=config.train.stop_on_dead
         )
 
-    def train(self) -> int:
+    def prepare(self) -> bool:
+        """Sets up everything that steps need; False: there are none to do."""
         c = self.config
         pictures = self.data.pictures("train")
-        state, self.groups, unlogged = self._initial(pictures)
-        start = int(self.parallel.host(state.step))
-        if start >= c.train.steps:
-            logging.info("all %d steps are done", c.train.steps)
-            return 0
+        self.state, self.groups, unlogged = self._initial(pictures)
+        self.start = int(self.parallel.host(self.state.step))
+        if self.start >= c.train.steps:
+            logging.info("%sall %d steps are done", self.name, c.train.steps)
+            return False
         self._write_config()
         self.about = describe(c, self.data, self.groups)
-        self.writer = MetricsWriter(self.workdir, start) if self.writes else NoWriter()
+        self.writer = MetricsWriter(self.workdir, self.start) if self.writes else NoWriter()
         self.evaluator = None
         if len(self.data.splits["val"]):
             self.evaluator = evaluate.Evaluator(
@@ -123,55 +188,61 @@ class _Run:
                 self.groups,
                 self.parallel,
             )
-        batches = data_lib.training_stream(
+        self.batches = data_lib.training_stream(
             c,
             pictures,
             self.groups,
             rows=self.parallel.round_up(c.train.batch_size),
-            start=start,
+            start=self.start,
             shard=self.shard,
         )
-        step = steps_lib.make_train_step(
-            self.model, self.tx, ema_decay=c.optimizer.ema, seed=c.seed
-        )
-        objective = steps_lib.Objective(
+        self.objective = steps_lib.Objective(
             class_weights=np.asarray(self.groups.class_weights, np.float32),
             group_weight=c.loss.group_weight,
             group_loss=c.loss.group_loss,
             density_reduction=c.loss.density_reduction,
             density_scale=c.loss.density_scale,
         )
-        logging.info(
-            "training from step %d to %d on %d device(s) by %s, %s",
-            start, c.train.steps, self.parallel.num_devices, c.parallel,
-            self.parallel.devices[0].device_kind,
-        )  # fmt: skip
         self.progress = Progress(
-            start=start, steps=c.train.steps, batch_size=c.train.batch_size, unlogged=unlogged
+            start=self.start,
+            steps=c.train.steps,
+            batch_size=c.train.batch_size,
+            unlogged=unlogged,
+            name=self.name,
         )
-        if c.init_from and start == 0:
+        return True
+
+    def turns(self, request: StopRequest) -> loop.Turns:
+        """The run's part in the loop, once it is prepared."""
+        c = self.config
+        self.request = request
+        state, self.state = self.state, None  # a step consumes it
+        if c.init_from and self.start == 0:
             # Saved with its validation: the best checkpoint is never worse than the start.
             self.save(0, state, self.evaluate(0, state))
-        with StopRequest(several_processes=self.parallel.process_count > 1) as self.request:
-            try:
-                _, done = loop.run(
-                    state,
-                    batches,
-                    self.parallel.train_step(step, objective),
-                    self,
-                    self.progress,
-                    start=start,
-                    steps=c.train.steps,
-                    eval_every=c.train.eval_every,
-                    log_every=c.train.log_every,
-                )
-            finally:
-                self.writer.close()
-                self.checkpoints.wait()
-            if done:
-                return 0
-            logging.info("stopped and saved; run the same command again to go on")
-            return self.request.exit_status
+        return loop.turns(
+            state,
+            self.batches,
+            self,
+            self.progress,
+            start=self.start,
+            steps=c.train.steps,
+            eval_every=c.train.eval_every,
+            log_every=c.train.log_every,
+        )
+
+    def close(self) -> None:
+        """Ends what `prepare` began; saving is finished."""
+        self.writer.close()
+        self.checkpoints.wait()
+
+    def evaluate_best(self) -> None:
+        """Evaluates the best weights, beside those that training started from."""
+        trained = self.config.copy_and_resolve_references()
+        trained.init_from = ""  # the weights of workdir, not those it started from
+        run.evaluate_checkpoint(
+            trained, self.workdir, parallel=self.parallel, data=self.data, before=self.before
+        )
 
     def _initial(self, pictures: Pictures) -> tuple[TrainState, CountGroups, list[dict]]:
         """State, count groups and metrics not logged yet, of the newest checkpoint or fresh."""
@@ -189,7 +260,9 @@ class _Run:
         if restored is not None:
             groups = CountGroups.from_json(restored.about["groups"])
             continuation.check(restored.about, describe(c, self.data, groups), self.workdir)
-            logging.info("going on from step %d in %s", restored.step, self.workdir)
+            logging.info(
+                "%sgoing on from step %d in %s", self.name, restored.step, self.workdir
+            )
             state = TrainState.from_saved(restored.params, restored.train)
             return state, groups, restored.about.get("unlogged", [])
         state = self.parallel.initialise(fresh)
@@ -251,8 +324,8 @@ class _Run:
         result = evaluate.aggregate(self.evaluator(params)).result()
         best = self.checkpoints.best()
         logging.info(
-            "step %d validation on %d %s: MAE %.1f, RMSE %.1f, mean %.1f of %.1f "
-            "people (%s)%s", step, result["num_images"],
+            "%sstep %d validation on %d %s: MAE %.1f, RMSE %.1f, mean %.1f of %.1f "
+            "people (%s)%s", self.name, step, result["num_images"],
             "patches" if self.config.dataset.validate_on == "patches" else "whole pictures",
             result["mae"], result["rmse"], result["mean_count_pred"], result["mean_count_true"],
             duration(time.monotonic() - began),
