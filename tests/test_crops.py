@@ -145,6 +145,36 @@ def test_with_centres_a_small_picture_is_taken_whole():
     assert rule.place(10, 9, np.random.default_rng(0)) == (0, 0, 10, 9)
 
 
+def test_zoomed_crops_show_more_or_less_in_their_own_size():
+    picture = make_picture()
+    rule = CropRule("fixed", 16, 20, range="centres", zoom=0.5)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(50):
+        state = rng.bit_generator.state
+        top, left, h, w = rule.place(40, 60, rng)
+        rng.bit_generator.state = state
+        crop = random_crop(picture, rule, rng)
+        seen.add((h, w))
+        assert crop.image.shape == (16, 20, picture.image.shape[2])
+        assert crop.image.dtype == np.uint8 and crop.density.shape == (16, 20)
+        shown = picture.density[top : top + h, left : left + w]
+        np.testing.assert_allclose(crop.density.sum(), shown.sum(), rtol=1e-5)
+        assert len(crop.points) == len(points_inside(picture.points, top, left, h, w))
+        if len(crop.points):
+            assert (crop.points >= 0).all() and (crop.points < (20, 16)).all()
+    heights = [h for h, _ in seen]
+    assert min(heights) < 13 and max(heights) > 20
+    assert all(16 / 1.5 - 1 <= h <= 16 * 1.5 + 1 for h in heights)
+
+
+def test_zoomed_crops_stay_within_a_small_picture():
+    rule = CropRule("fixed", 50, 50, zoom=1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        top, left, h, w = rule.place(40, 60, rng)
+        assert top + h <= 40 and left + w <= 60 and rule.size(40, 60) == (40, 50)
+
+
 def test_points_belong_to_their_pixel():
     points = np.array([[2, 3], [1.99, 3], [5.99, 3], [6, 3], [2, 6.5], [2, 7]], np.float32)
     inside = points_inside(points, top=3, left=2, h=4, w=4)
@@ -222,6 +252,22 @@ def test_the_authors_noise_is_not_clipped():
     assert free.image.max() > 255 >= clipped.image.max()
     assert np.array_equal(np.clip(free.image, 0, 255), clipped.image)
     assert np.array_equal(free.density, clipped.density)
+
+
+def test_light_changes_grey_levels_alone():
+    crop = whole(make_picture())
+    rng = np.random.default_rng(0)
+    means, spreads = [], []
+    for _ in range(300):
+        lit = augment(crop, Augmentation(clip=False, contrast=0.2, brightness=20), rng)
+        np.testing.assert_array_equal(lit.density, crop.density)
+        np.testing.assert_array_equal(lit.points, crop.points)
+        means.append(lit.image.mean() - crop.image.mean())
+        spreads.append(lit.image.std() / crop.image.std())
+    assert -20.01 <= min(means) < -18 and 18 < max(means) <= 20.01
+    assert 0.799 <= min(spreads) < 0.82 and 1.18 < max(spreads) <= 1.201
+    clipped = augment(crop, Augmentation(contrast=0.2, brightness=200), np.random.default_rng(1))
+    assert clipped.image.min() >= 0 and clipped.image.max() <= 255
 
 
 def test_no_augmentation_changes_nothing():

@@ -97,6 +97,7 @@ KEYS = (
         {"crop groups", "class weights"}, {"crop.height": 64, "crop.width": 64}),  # none is empty
     Key("groups.class_weights", ("none", "inv_sqrt", "released"), {"class weights"}),
     # The optimiser.
+    Key("optimizer.name", ("muon", "adam"), {"update"}),
     Key("optimizer.learning_rate", (1e-3, 1e-5), {"update"}),
     Key("optimizer.schedule", ("constant", "cosine"), {"update"}),
     Key("optimizer.warmup_steps", (0, 100), {"update"}),
@@ -121,6 +122,9 @@ KEYS = (
     Key("augment.flip", (0.5, 0.0), CROPS),
     Key("augment.noise", (0.5, 0.0), {"crop images"}),
     Key("augment.noise_level", (10.0, 5.0), {"crop images"}),
+    Key("augment.contrast", (0.2, 0.0), {"crop images"}),
+    Key("augment.brightness", (20.0, 0.0), {"crop images"}),
+    Key("augment.zoom", (0.25, 0.0), CROPS, GROUPS),
     Key("augment.clip", (True, False), {"crop images"}),
     # Density maps: groups are of the points unless groups.count says otherwise.
     Key("density.kernel", (15, 7), {"density maps", "crop densities"}),
@@ -152,6 +156,10 @@ USUAL = {
     "groups.binning": "released",
     "groups.class_weights": "released",
     "model.init": "he",
+    "augment.contrast": 0.0,
+    "augment.brightness": 0.0,
+    "augment.zoom": 0.0,
+    "optimizer.name": "adam",
     "optimizer.schedule": "constant",
     "optimizer.warmup_steps": 0,
     "optimizer.grad_clip": 0.0,
@@ -316,10 +324,14 @@ def fitted(params) -> bool:
 def update(optimizer) -> list:
     """Four updates of two layers by fixed gradients of norm above 1."""
     rng = np.random.default_rng(0)
-    params = {name: {"w": rng.normal(size=3).astype(np.float32)} for name in ("shared", "head")}
+
+    def draw(shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    params = {name: {"w": draw((1, 1, 3, 2)), "b": draw(3)} for name in ("shared", "head")}
     state, updates = optimizer.init(params), []
     for _ in range(4):
-        gradient = jax.tree.map(lambda x: rng.normal(size=3).astype(np.float32), params)
+        gradient = jax.tree.map(lambda x: draw(x.shape), params)
         one, state = optimizer.update(gradient, state, params)
         updates.append(one)
     return updates

@@ -24,7 +24,7 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
     Muon makes the steps of a matrix orthogonal: all its directions are learnt equally fast, where
     Adam's steps follow the few that dense crowds pull at. A convolution's kernel is a matrix from
     its window to its channels here. The steps are as long as Adam's (Liu et al., 2025), so that
-    one learning rate serves both.
+    one learning rate serves both; Adam, which trains all else, has Nesterov's momentum then, too.
 
     Args:
         config: the `optimizer` part of the configuration.
