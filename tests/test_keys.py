@@ -196,9 +196,6 @@ class Uncompiled(Parallel):
         """The fit to pictures: shows that it was asked for."""
         return jax.tree.map(lambda x: x + 1, params)
 
-    def train_step(self, step, objective):
-        self.objective = objective
-
     def eval_step(self, function):
         return None
 
@@ -370,11 +367,11 @@ def stages(config, workdir) -> dict[str, str]:
         "crop counts": [batch.count for batch in run.batches],
         "crop groups": [batch.group for batch in run.batches],
         "group edges": hooks.groups.edges,
-        "class weights": hooks.parallel.objective.class_weights,
+        "class weights": hooks.objective.class_weights,
         "parameters": jax.tree.map(lambda x: str(x.shape), run.state.params),
         "initial parameters": (network.pop("drawn"), fitted(run.state.params)),
         **network,
-        **losses(hooks.parallel.objective),
+        **losses(hooks.objective),
         "update": update(run.optimizer),
         "averaging": (run.ema_decay, run.state.ema is None),
         "length": (run.steps, [len(batch.weight) for batch in run.batches]),

@@ -348,6 +348,9 @@ class _Run:
         return self.request.signal is not None
 
     def log(self, step: int, summary: dict[str, float]) -> None:
+        if "group_loss" in summary and summary["density_loss"]:
+            weighted = self.config.loss.group_weight * summary["group_loss"]
+            summary = summary | {"loss_ratio": weighted / summary["density_loss"]}
         self.writer.scalars(step, {f"train/{name}": value for name, value in summary.items()})
         _require_finite(step, summary["loss"], summary["grad_norm"])
         self.guard.look(
