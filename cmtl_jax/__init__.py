@@ -1,6 +1,6 @@
 """Crowd counting with cascaded multi-task learning (CMTL) in JAX.
 
-counter = cmtl_jax.load("runs/sha-recommended")
+counter = cmtl_jax.load()  # or load("runs/sha-recommended")
 result = counter("photo.jpg")
 result.count, result.density, result.overlay()
 """
@@ -12,7 +12,10 @@ if typing.TYPE_CHECKING:
     from cmtl_jax.prediction.counter import Counter
 
 
-def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> "Counter":
+DEFAULT_WEIGHTS = "sha"  # of those that come along, for a photo of which nothing is known
+
+
+def load(weights: str | os.PathLike = DEFAULT_WEIGHTS, checkpoint: str | int = "best") -> "Counter":
     """A counter with trained weights: a work folder, a file, or a name of shipped weights.
 
     See cmtl_jax.prediction.counter.load.

@@ -32,6 +32,7 @@ _QUANTITIES = (
     *(f"game_{level}" for level in GAME_LEVELS),
     "psnr",
     "ssim",
+    "stray",
     "group_correct",
     "count_true",
     "count_pred",
@@ -52,6 +53,8 @@ class ImageMetrics:
         people. `game[0]` is the absolute count error where `count_true` is their number.
       psnr: Decibels, see `psnr_ssim`; NaN where undefined.
       ssim: See `psnr_ssim`; NaN where undefined.
+      stray: People counted in those of GAME(3)'s 8x8 cells that no head lies in; NaN where it is
+        not known.
     """
 
     id: str
@@ -62,6 +65,7 @@ class ImageMetrics:
     game: tuple[float, ...]
     psnr: float = math.nan
     ssim: float = math.nan
+    stray: float = math.nan
 
     @property
     def error(self) -> float:
@@ -104,15 +108,17 @@ def measure(
     psnr, ssim = (math.nan, math.nan)
     if density_true is not None:
         psnr, ssim = psnr_ssim(density_pred, density_true)
+    game, stray = _game(density_pred, points)
     return ImageMetrics(
         id=id,
         count_true=whole(len(points) if count_true is None else count_true),
         count_pred=float(density_pred.sum(dtype=np.float64)),
         group_true=None if group_true is None else int(group_true),
         group_pred=None if group_pred is None else int(group_pred),
-        game=_game(density_pred, points),
+        game=game,
         psnr=psnr,
         ssim=ssim,
+        stray=stray,
     )
 
 
@@ -121,8 +127,9 @@ def whole(number: float) -> float:
     return int(number) if float(number).is_integer() else float(number)
 
 
-def _game(density: np.ndarray, points: np.ndarray) -> tuple[float, ...]:
-    """GAME of one picture before averaging (Guerrero-Gomez-Olmedo et al., 2015), L = 0..3.
+def _game(density: np.ndarray, points: np.ndarray) -> tuple[tuple[float, ...], float]:
+    """GAME of one picture before averaging (Guerrero-Gomez-Olmedo et al., 2015), L = 0..3, and
+    the people predicted in the cells of the last level that no head lies in.
 
     The picture is divided into 2^L x 2^L cells with boundaries floor(i * H / 2^L). The boundaries
     of one level are among those of the next, so coarser cells are sums of the finest ones.
@@ -149,7 +156,7 @@ def _game(density: np.ndarray, points: np.ndarray) -> tuple[float, ...]:
         game.append(float(np.abs(coarse).sum()))
     # The same expression as the count error, so that both agree to the last bit.
     game[0] = abs(float(density.sum(dtype=np.float64)) - len(points))
-    return tuple(game)
+    return tuple(game), float(cells[heads == 0].sum())
 
 
 def psnr_ssim(pred: np.ndarray, true: np.ndarray) -> tuple[float, float]:
@@ -228,6 +235,8 @@ class CountMetrics:
             "count_true": image.count_true,
             "count_pred": image.count_pred,
         }
+        if math.isfinite(image.stray):
+            values["stray"] = image.stray
         if image.count_true > 0:
             values["normalized_error"] = abs(error) / image.count_true
         if math.isfinite(image.psnr):
@@ -252,8 +261,8 @@ class CountMetrics:
         Returns:
           `mae`, `rmse` (called MSE in papers), `game_0` to `game_3` and the mean counts in people
           per picture; `nae` over the `nae_num_images` pictures with at least one person; `psnr` in
-          decibels and `ssim` by `MAP_QUALITY_CONVENTION`; `group_accuracy` from 0 to 1;
-          `num_images`.
+          decibels and `ssim` by `MAP_QUALITY_CONVENTION`; `stray`, people per picture counted where
+          nobody is; `group_accuracy` from 0 to 1; `num_images`.
         """
         mean = {
             name: float(s / n) if n else math.nan
@@ -268,6 +277,7 @@ class CountMetrics:
             **{f"game_{level}": mean[f"game_{level}"] for level in GAME_LEVELS},
             "psnr": mean["psnr"],
             "ssim": mean["ssim"],
+            "stray": mean["stray"],
             "group_accuracy": mean["group_correct"],
             "num_images": number["absolute_error"],
             "mean_count_true": mean["count_true"],

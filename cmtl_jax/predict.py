@@ -1,4 +1,4 @@
-"""Counts the people in pictures and videos: python -m cmtl_jax.predict PATH ... --weights=WEIGHTS.
+"""Counts the people in pictures and videos: python -m cmtl_jax.predict PATH ... [--weights=W].
 
 Prints a line `PATH<TAB>COUNT` a picture.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cmtl_jax import console
+from cmtl_jax import DEFAULT_WEIGHTS, console
 from cmtl_jax.datasets.pictures import MAX_PIXELS
 from cmtl_jax.errors import UserError
 from cmtl_jax.escape import printable
@@ -101,8 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures, folders of them, patterns ('photos/**/*.jpg'), videos, camera:0, rtsp://...",
     )  # fmt: skip
     parser.add_argument(
-        "--weights", required=True,
-        help="work folder of a training run, name of weights that come along, or a file of weights",
+        "--weights", default=DEFAULT_WEIGHTS,
+        help="work folder of a training run, name of weights that come along (default "
+        f"{DEFAULT_WEIGHTS}), or a file of weights",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     parser.add_argument(

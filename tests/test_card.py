@@ -3,13 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import pathlib
 import shlex
 
 import exports
 import pytest
 
 from cmtl_jax import config as base_config
+from cmtl_jax.errors import UserError
+from cmtl_jax.evaluation import report
 from cmtl_jax.interop import card
+from cmtl_jax.metrics import ImageMetrics
 
 
 def metrics(step, weights="run", split="test", mae=12.34):
@@ -18,6 +22,7 @@ def metrics(step, weights="run", split="test", mae=12.34):
         "rmse": 45.6,
         "num_images": 60,
         "checkpoint_step": step,
+        "stray": 3.25,
         "protocol": {
             "data set": "shanghaitech-part_b",
             "split": split,
@@ -45,6 +50,14 @@ def run(tmp_path):
     }.items():
         (folder / "eval" / name).mkdir(parents=True)
         (folder / "eval" / name / "metrics.json").write_text(json.dumps(content))
+        report.write_per_image_csv(
+            folder / "eval" / name / "per_image.csv",
+            [
+                ImageMetrics("a", 20, 22.0, None, None, ()),
+                ImageMetrics("b", 22, 18.0, None, None, ()),
+                ImageMetrics("c", 300, 210.0, None, None, ()),
+            ],
+        )
     lines = [
         {"step": step, "val/mae": mae, "val/rmse": 99.9, "val/num_images": 40.0}
         for step, mae in ((exports.STEP - 1, 70.1), (exports.STEP, 65.4))
@@ -118,3 +131,16 @@ def test_every_preset_has_a_short_command():
         base_config.apply_preset(config, preset)
         expected = f"python -m cmtl_jax.main --config=configs/sha.py:{preset}"
         assert card.command(config) == expected
+
+
+def test_errors_are_told_by_the_number_of_people(run):
+    text = card.text(*run)
+    assert "| 11–25 | 2 | 21.0 | 3.0 | -1.0 |" in text
+    assert "| 251–500 | 1 | 300.0 | 90.0 | -90.0 |" in text
+    assert "without a head): 3.2 people a picture" in text
+    weights, file = run
+    (pathlib.Path(weights.source) / "eval/shanghaitech-part_b-test/per_image.csv").write_text("id")
+    assert "| 11" not in card.text(weights, file)  # no picture, no row
+    (pathlib.Path(weights.source) / "eval/shanghaitech-part_b-test/per_image.csv").unlink()
+    with pytest.raises(UserError, match="per_image.csv is missing or damaged.*--mode=eval"):
+        card.text(weights, file)

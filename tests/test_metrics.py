@@ -57,6 +57,7 @@ def _images(rng, num):
             game=tuple(rng.uniform(0, 100, 4)),
             psnr=float(rng.uniform(10, 40)) if i % 4 else math.nan,
             ssim=float(rng.uniform(0, 1)) if i % 4 else math.nan,
+            stray=float(rng.uniform(0, 9)) if i % 5 else math.nan,
         )
         for i in range(num)
     ]
@@ -89,6 +90,17 @@ def test_game_by_hand():
     image = measure("a", density, np.array([[7.0, 7.0], [7.5, 0.0]]))
     assert image.count_true == 2 and image.count_pred == 2.0
     assert image.game == (0.0, 4.0, 4.0, 4.0)
+
+
+def test_stray_people_are_those_in_cells_without_a_head():
+    density = np.zeros((16, 16), np.float32)
+    density[0:2, 0:2] = 1.0  # a cell with a head
+    density[0:2, 2:4] = 0.5  # the next one, without
+    density[15, 15] = 3.0
+    points = np.array([[1.0, 1.5], [15.9, 15.0]])
+    assert measure("a", density, points).stray == 2.0
+    assert measure("a", density, points[:1]).stray == 5.0
+    assert measure("a", density, points[:0]).stray == 9.0
 
 
 def test_game_never_falls_with_the_level_and_starts_at_the_count_error():
@@ -168,6 +180,7 @@ def test_result_is_the_plain_formulas():
         "nae_num_images": people.sum(),
         "psnr": np.nanmean([i.psnr for i in images]),
         "ssim": np.nanmean([i.ssim for i in images]),
+        "stray": np.nanmean([i.stray for i in images]),
         "group_accuracy": np.mean(
             [i.group_true == i.group_pred for i in images if i.group_pred is not None]
         ),

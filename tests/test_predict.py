@@ -171,7 +171,7 @@ def test_weights_that_are_none(main, folder, tmp_path, workdir):
     assert cmtl_jax.load(workdir, "latest").trained.step == STEP
 
 
-@pytest.mark.parametrize("arguments", [["--foo"], [], ["a.png"], ["a.png", "--weights"]])
+@pytest.mark.parametrize("arguments", [["--foo"], [], ["a.png", "--weights"]])
 def test_wrong_flags_are_one_line(arguments, capfd):
     assert predict.main(arguments) == 1
     out, err = capfd.readouterr()

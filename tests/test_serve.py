@@ -649,12 +649,12 @@ def test_a_port_in_use_is_told(main, workdir):
 @pytest.mark.parametrize(
     "arguments",
     [
-        [], ["--weights"], ["--port=70000"], ["--timeout=0"], ["--timeout=nan"], ["--queue=-1"],
+        ["--weights"], ["--port=70000"], ["--timeout=0"], ["--timeout=nan"], ["--queue=-1"],
         ["--max-pixels=1000000000"], ["--max-upload=0"], ["--host=no such host"], ["--port=x"],
     ],
 )  # fmt: skip
 def test_bad_arguments(main, workdir, arguments):
-    with_weights = [] if not arguments or arguments == ["--weights"] else ["--weights", workdir]
+    with_weights = [] if arguments == ["--weights"] else ["--weights", workdir]
     status, out, err = main(*arguments, *with_weights)
     assert (status, out) == (1, "")
     only_error(err)
@@ -664,6 +664,13 @@ def test_weights_that_are_none(main, tmp_path):
     status, out, err = main("--weights", tmp_path / "none", "--port=0")
     assert (status, out) == (1, "")
     assert str(tmp_path / "none") in only_error(err)
+
+
+def test_all_weights_that_come_along_are_offered_the_default_first(monkeypatch):
+    monkeypatch.setattr(trained_model, "shipped", lambda: ["pa", "sha", "shb"])
+    assert command._shipped() == ["sha", "pa", "shb"]
+    monkeypatch.setattr(trained_model, "shipped", list)
+    assert command._shipped() == ["sha"]  # whose absence is told as for any name
 
 
 def test_weights_are_named_without_their_place():

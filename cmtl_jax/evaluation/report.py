@@ -17,7 +17,7 @@ from PIL import Image
 
 from cmtl_jax import work_folder
 from cmtl_jax.evaluation import plots
-from cmtl_jax.metrics import MAP_QUALITY_CONVENTION, ImageMetrics, error_by_density
+from cmtl_jax.metrics import MAP_QUALITY_CONVENTION, ImageMetrics, error_by_density, whole
 from cmtl_jax.prediction import overlay
 
 CSV_HEADER = ("id", "count_true", "count_pred", "error", "group_true", "group_pred")
@@ -38,6 +38,7 @@ _DETAILS = (
     ("game_3", "GAME(3)", "over 8×8 cells"),
     ("psnr", "PSNR", "decibels; quality of the density map, higher is better"),
     ("ssim", "SSIM", "quality of the density map, higher is better"),
+    ("stray", "Counted where nobody is", "people per picture in those of 8×8 cells without a head"),
     ("group_accuracy", "Count group accuracy", "share of crops put into the right count group"),
     ("group_num_crops", "Crops classified", "that accuracy is taken over"),
     ("mean_count_true", "Mean true count", "people per picture"),
@@ -143,6 +144,22 @@ def write_per_image_csv(
         groups = ("" if g is None else g for g in (image.group_true, image.group_pred))
         writer.writerow((image.id, image.count_true, image.count_pred, image.error, *groups, *more))
     work_folder.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_per_image_csv(path: str | os.PathLike) -> list[ImageMetrics]:
+    """What `write_per_image_csv` wrote; GAME and the quality of the maps, not among it, are NaN.
+
+    Raises:
+      OSError, ValueError, KeyError, TypeError: It is missing or damaged.
+    """
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [_image(row) for row in csv.DictReader(file)]
+
+
+def _image(row: Mapping[str, str]) -> ImageMetrics:
+    groups = (int(row[name]) if row[name] else None for name in ("group_true", "group_pred"))
+    true, pred = whole(float(row["count_true"])), float(row["count_pred"])
+    return ImageMetrics(row["id"], true, pred, *groups, game=(math.nan,) * 4)
 
 
 def write_metrics_json(path: str | os.PathLike, metrics: Mapping[str, Any]) -> None:

@@ -11,7 +11,9 @@ import jinja2
 import ml_collections
 
 from cmtl_jax import config as base_config
-from cmtl_jax import work_folder
+from cmtl_jax import metrics, work_folder
+from cmtl_jax.errors import UserError
+from cmtl_jax.evaluation import report
 from cmtl_jax.interop import description
 from cmtl_jax.tables import results
 from cmtl_jax.trained_model import TrainedModel
@@ -34,6 +36,7 @@ def text(trained: TrainedModel, weights: pathlib.Path) -> str:
     Raises:
         UserError: an evaluation is damaged.
     """
+    figures = _figures(trained)
     return _template().render(
         about=description.describe(trained),
         name=weights.name,
@@ -43,7 +46,8 @@ def text(trained: TrainedModel, weights: pathlib.Path) -> str:
         known=trained.step is not None,
         config=trained.config,
         command=command(trained.config),
-        figures=_figures(trained),
+        figures=figures,
+        errors=_errors(figures),
         validation=_validation(trained),
         data=trained.about["data"],
     )
@@ -96,6 +100,21 @@ def _figures(trained: TrainedModel) -> list[results.Result]:
         for one in results.read(folder)
         if one.step == trained.step and pathlib.Path(one.protocol["weights"]).name == name
     ]
+
+
+def _errors(figures: list[results.Result]) -> list[list[metrics.DensityBin]]:
+    """Errors by the true count, of each evaluation."""
+    bins = []
+    for one in figures:
+        file = one.folder / "per_image.csv"
+        try:
+            bins.append(metrics.error_by_density(report.read_per_image_csv(file)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} is missing or damaged ({type(error).__name__}: {error}); evaluate again "
+                "with --mode=eval"
+            ) from error
+    return bins
 
 
 def _validation(trained: TrainedModel) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""A page that counts people in pictures: python -m cmtl_jax.serve --weights=W [W ...]."""
+"""A page that counts people in pictures: python -m cmtl_jax.serve [--weights=W [W ...]]."""
 
 import argparse
 import importlib.util
@@ -10,7 +10,7 @@ import socket
 import sys
 import typing
 
-from cmtl_jax import console
+from cmtl_jax import DEFAULT_WEIGHTS, console
 from cmtl_jax.datasets.pictures import MAX_PIXELS
 from cmtl_jax.errors import UserError
 from cmtl_jax.serve.limits import Limits
@@ -35,8 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A page on this machine that counts people in pictures, and an HTTP endpoint.",
     )
     parser.add_argument(
-        "--weights", nargs="+", required=True, metavar="W",
-        help="work folders of training runs, or released files (.h5), to choose from",
+        "--weights", nargs="+", metavar="W",
+        help="work folders of training runs, files of weights, or names of those that come along, "
+        "to choose from; default: all that come along",
     )  # fmt: skip
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     parser.add_argument(
@@ -102,7 +103,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         from cmtl_jax.serve import app as app_lib
 
         compilation_cache.enable()
-        paths = _names(arguments.weights)
+        paths = _names(arguments.weights or _shipped())
         counters = {
             name: counter.load(path, arguments.checkpoint) for name, path in paths.items()
         }
@@ -161,6 +162,13 @@ def _listen(host: str, port: int) -> socket.socket:
             "with --port (0: any that is free)"
         ) from error
     return listener
+
+
+def _shipped() -> list[str]:
+    """Names of the weights that come along, the default first."""
+    from cmtl_jax import trained_model
+
+    return sorted(trained_model.shipped() or [DEFAULT_WEIGHTS], key=lambda n: n != DEFAULT_WEIGHTS)
 
 
 def _names(paths: list[str]) -> dict[str, str]:

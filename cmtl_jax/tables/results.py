@@ -27,6 +27,7 @@ class Result:
 
     Attributes:
         workdir: the work folder.
+        folder: of the evaluation, in it.
         data_set: 'shanghaitech-part_a', 'ucf_cc_50', ...
         split: 'test', 'val', 'train', 'cross-validation', or 'fold_1 test' of UCF_CC_50.
         mae: people per picture.
@@ -39,9 +40,11 @@ class Result:
         protocol: of the evaluation.
         folds: figures of each fold, of a cross-validation.
         rmse_mean_of_folds: likewise.
+        stray: people per picture counted where nobody is; nan where older evaluations do not say.
     """
 
     workdir: pathlib.Path
+    folder: pathlib.Path
     data_set: str
     split: str
     mae: float
@@ -54,6 +57,7 @@ class Result:
     protocol: Mapping[str, str]
     folds: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     rmse_mean_of_folds: float = math.nan
+    stray: float = math.nan
 
 
 def read(workdir: pathlib.Path) -> list[Result]:
@@ -80,6 +84,7 @@ def _result(workdir: pathlib.Path, path: pathlib.Path) -> Result:
         step = metrics["checkpoint_step"] if not folds else _steps(folds)
         number = int(metrics["num_images"])
         data_set, split, trained_on = (protocol[k] for k in ("data set", "split", "trained on"))
+        stray = math.nan if metrics.get("stray") is None else float(metrics["stray"])
         mean_of_folds = float(metrics.get("rmse_mean_of_folds", math.nan))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -98,6 +103,7 @@ def _result(workdir: pathlib.Path, path: pathlib.Path) -> Result:
     preset, model, seed = _trained(trained_on)
     return Result(
         workdir=workdir,
+        folder=path.parent,
         data_set=data_set,
         split=split,
         mae=mae,
@@ -110,6 +116,7 @@ def _result(workdir: pathlib.Path, path: pathlib.Path) -> Result:
         protocol=protocol,
         folds=folds,
         rmse_mean_of_folds=mean_of_folds,
+        stray=stray,
     )
 
 
