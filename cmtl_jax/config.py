@@ -135,6 +135,7 @@ def base() -> ml_collections.ConfigDict:
 
     x = c.export = ml_collections.ConfigDict()
     x.format = "h5"  # h5 (authors' PyTorch code) | safetensors (ours, a card) | stablehlo | onnx
+    x.dtype = "float32"  # float32 | float16 (safetensors: half the size; counts are checked)
     x.pictures = ""  # file or folder that a stablehlo or onnx file is checked on; empty: drawn ones
     x.num_pictures = 5  # of that folder, the first by name
     return c
@@ -249,6 +250,7 @@ _CHOICES = {
     "optimizer.schedule": ("constant", "cosine"),
     "eval.split": ("auto", "train", "val", "test"),
     "eval.ground_truth": ("points", "density", "reference_py2", "reference_py3"),
+    "export.dtype": ("float32", "float16"),
     "export.format": ("h5", "safetensors", "stablehlo", "onnx"),
 }
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import small_run
 from PIL import Image
 from work_folders import CommandLine, only_error
 
-from cmtl_jax import checkpoints, cross_validation
+from cmtl_jax import checkpoints, cross_validation, trained_model
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report, run
@@ -122,6 +123,43 @@ def test_all_folds_stopped_and_gone_on_with(config, tmp_path, monkeypatch, caplo
     config.train.steps = 4
     assert cross_validation.train(config, tmp_path) == 0
     assert [steps(tmp_path, fold) for fold in range(1, 6)] == [[1, 2, 3, 4]] * 5
+
+
+@pytest.mark.slow
+def test_folds_side_by_side_give_what_they_give_one_after_the_other(config, tmp_path, caplog):
+    assert cross_validation.train(config, tmp_path / "alone") == 0
+    config.train.folds_at_once = 5
+    with caplog.at_level(logging.INFO):
+        assert cross_validation.train(config, tmp_path / "together") == 0
+    assert "training 5 runs side by side from step 0 to 2" in caplog.text
+    assert "ucf_cc_50-fold_3: step 2/2" in caplog.text
+    for fold in range(1, 6):
+        alone, together = (
+            [line["train/loss"] for line in small_run.lines(tmp_path / name / f"fold_{fold}")
+             if "train/loss" in line]
+            for name in ("alone", "together")
+        )  # fmt: skip
+        np.testing.assert_allclose(together, alone, rtol=1e-4)
+    alone, together = (
+        json.loads((tmp_path / name / SUMMARY / "metrics.json").read_text())["mae"]
+        for name in ("alone", "together")
+    )
+    assert together == pytest.approx(alone, rel=1e-3)
+
+
+def test_weights_of_part_a_are_warned_of(config, tmp_path, monkeypatch, caplog):
+    trained = base_config.base()
+    trained.dataset.update(name="shanghaitech", options={"part": "part_a"})
+    restore = lambda *_: types.SimpleNamespace(config=trained)  # noqa: E731
+    monkeypatch.setattr(trained_model, "restore", restore)
+    config.init_from = "sha"
+    own, folder = cross_validation.of_fold(config, tmp_path, 1)
+    cross_validation._require_unseen(own, folder)
+    assert "7 pictures of UCF_CC_50" in caplog.text
+    caplog.clear()
+    trained.dataset.options.part = "part_b"
+    cross_validation._require_unseen(own, folder)
+    assert not caplog.text
 
 
 class Trainer:

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import jax
 import numpy as np
 import pytest
 from exports import pictures
@@ -55,6 +56,26 @@ def test_safetensors_with_a_card(export, tmp_path, photos):
     assert theirs.trained.step == ours.trained.step
     assert theirs.trained.groups == ours.trained.groups
     assert str(tmp_path).encode() not in file.read_bytes() + card.read_bytes()
+
+
+def test_half_the_size_is_held_against_the_weights(export, tmp_path, photos, monkeypatch):
+    workdir = untrained(tmp_path / "w", name="mcnn")
+    more = ("--config.export.dtype=float16", f"--config.export.pictures={photos}")
+    status, _, err = export(workdir, "safetensors", *more)
+    assert status == 0, err
+    file = workdir / "export/synthetic.safetensors"
+    parameters = sum(x.size for x in jax.tree.leaves(cmtl_jax.load(workdir).trained.params))
+    assert 2 * parameters < file.stat().st_size < 2 * parameters + 20_000
+    result = json.loads(file.with_name(f"{file.name}.parity.json").read_text())
+    assert result["agrees"] and result["tolerance"] == 1e-3 and len(result["pictures"]) == 4
+    expected, found = (cmtl_jax.load(w)(photos / "0.png").count for w in (workdir, file))
+    assert found != expected and found == pytest.approx(expected, rel=1e-3)
+    assert result["pictures"][1]["count_file"] == pytest.approx(found, rel=1e-6)
+
+    monkeypatch.setattr(parity, "HALVED", 1e-9)
+    monkeypatch.setitem(parity.TOLERANCES, "float32", 1e-9)
+    status, _, err = export(workdir, "safetensors", *more)
+    assert status == 1 and "does not count as" in only_error(err)
 
 
 def test_stablehlo_with_a_parity_report(export, tmp_path, photos):

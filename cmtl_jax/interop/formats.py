@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import jax
 import ml_collections
+import numpy as np
 
-from cmtl_jax import work_folder
+from cmtl_jax import trained_model, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.interop import card, description, parity, safetensors_file, stablehlo
 from cmtl_jax.parallel import Parallel
@@ -32,8 +33,14 @@ def prepare(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
 
 
 def _safetensors(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
+    halved = config.export.dtype == "float16"
+    pictures = _pictures(config) if halved else []
+
     def write(path: pathlib.Path) -> str:
-        safetensors_file.write(path, trained.params, description.of_weights(trained))
+        about = description.of_weights(trained)
+        safetensors_file.write(path, trained.params, about, config.export.dtype)
+        if halved:
+            _check_halved(path, trained, config.matmul_precision, pictures)
         about = path.with_suffix(".md")
         card.write(about, trained, path)
         return (
@@ -42,6 +49,23 @@ def _safetensors(config: ml_collections.ConfigDict, trained: TrainedModel) -> Wr
         )
 
     return write
+
+
+def _check_halved(
+    path: pathlib.Path, trained: TrainedModel, precision: str, pictures: list[pathlib.Path]
+) -> None:
+    parallel = Parallel("jit", jax.local_devices()[:1], precision=precision)
+    kept = trained_model.restore(path, parallel)
+    config = kept.config.copy_and_resolve_references()
+    config.input.scale = 1.0  # what the program is given is scaled already
+    count = Counter(dataclasses.replace(kept, config=config), parallel)
+
+    def program(picture: np.ndarray) -> tuple[np.ndarray, float]:
+        result = count(picture)
+        return result.density, result.count
+
+    whole = dataclasses.replace(trained, params=parallel.replicate(trained.params))
+    parity.check(path, program, Counter(whole, parallel), pictures, halved=True)
 
 
 def _stablehlo(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
