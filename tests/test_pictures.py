@@ -131,6 +131,13 @@ def test_not_a_picture_and_not_there(tmp_path):
     assert not pictures.plain(b"hello")
 
 
+def test_formats_that_start_programs_are_not_opened(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (8, 8)).save(path, "EPS")
+    with pytest.raises(UserError, match="photo.jpg is truncated or not a picture .unknown format"):
+        pictures.read(path, 1)
+
+
 def test_bombs_are_refused_by_their_header():
     with pytest.raises(UserError, match="100000 x 60000"):
         pictures.decode(png_header(100_000, 60_000), "bomb.png")

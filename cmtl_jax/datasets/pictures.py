@@ -12,6 +12,9 @@ from cmtl_jax.errors import UserError
 
 MAX_PIXELS = 200_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What Pillow may take a file for, whatever its name: its other formats are rare, and one of them
+# (EPS) starts a program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 _ORIENTATION = 0x0112  # EXIF tag
 _BIT_DEPTH = 24  # offset in the header of a PNG file
@@ -42,7 +45,7 @@ def _open(file, name: str, max_pixels: int | None = None) -> Image.Image:
     with _errors(name), _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            picture = Image.open(file)
+            picture = Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     width, height = picture.size
@@ -100,7 +103,7 @@ def decode(data: bytes, name: str, channels: int = 1, max_pixels: int = MAX_PIXE
     """Decodes an encoded picture.
 
     Understands grey, RGB, transparent (over white), CMYK, palette and 16-bit pictures (scaled
-    to 8 bit) in every format that Pillow reads, and turns them as their EXIF orientation says.
+    to 8 bit) in the formats FORMATS, and turns them as their EXIF orientation says.
     Of an animation it gives the first frame.
 
     Args:

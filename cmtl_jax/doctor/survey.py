@@ -233,7 +233,7 @@ def _kind(data: bytes, path: pathlib.Path) -> tuple[Kind, int]:
     """The kind of a file, and how many channels it has to be decoded to."""
     pictures.size(data, str(path))  # its errors are for people
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=pictures.FORMATS) as picture:
             mode, format_ = picture.mode, picture.format or "?"
             orientation = _orientation(picture)
             transparent = "A" in picture.getbands() or "transparency" in picture.info

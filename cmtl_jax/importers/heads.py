@@ -108,7 +108,7 @@ def _is_turned(marked: Marked, picture: pathlib.Path, size: tuple[int, int]) -> 
 def orientation(picture: pathlib.Path) -> int:
     """EXIF orientation of a picture file; 1, upright, where it is missing or damaged."""
     try:
-        with Image.open(picture) as opened:
+        with Image.open(picture, formats=pictures.FORMATS) as opened:
             value = opened.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  Pillow raises many kinds for a damaged block
         return 1
