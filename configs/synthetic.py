@@ -19,5 +19,5 @@ def get_config(preset=None):
     if config.preset == "recommended":
         config.crop.update(height=96, width=96)
         config.train.update(batch_size=4, steps=900, eval_every=300)
-        config.optimizer.update(learning_rate=2e-3, head_factor=0.1, warmup_steps=50, ema=0.99)
+        config.optimizer.update(head_factor=0.1, warmup_steps=50, ema=0.99)
     return config

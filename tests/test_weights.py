@@ -1,0 +1,75 @@
+"""The weights that come with the package: what they say of themselves, and that they count."""
+
+import hashlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cmtl_jax
+from cmtl_jax import trained_model
+from cmtl_jax.datasets import annotations, scenes
+
+NAMES = trained_model.shipped()
+MOST_BYTES = 10_000_000
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def counter(request):
+    return cmtl_jax.load(request.param)
+
+
+def file_of(counter):
+    return trained_model.SHIPPED / f"{counter.trained.source}.safetensors"
+
+
+def test_the_default_is_there():
+    assert cmtl_jax.DEFAULT_WEIGHTS in NAMES
+
+
+def test_a_card_lies_beside_them_and_is_theirs(counter):
+    file = file_of(counter)
+    assert file.stat().st_size <= MOST_BYTES
+    card = file.with_suffix(".md").read_text()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert counter.trained.about["train_ids_sha256"] in card
+    for part in ("python -m cmtl_jax.main", "| seed |", "MAE", "## Limits", "cite"):
+        assert part in card, part
+    assert not re.search(r"(?<![\w.:/])/(work|tmp|home|root)\b", card)
+
+
+def test_they_are_whole_and_say_what_they_were_trained_on(counter):
+    trained = counter.trained
+    assert trained.step and trained.about["data"] and trained.groups.edges
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained.params))
+
+
+def test_more_people_are_counted_where_there_are_more(counter):
+    scale = 1 / counter.trained.config.input.scale
+    counts = []
+    for people in (0, 60, 250):
+        picture = Image.fromarray(scenes.render_scene(3, 240, 320, people=people).picture)
+        sides = (round(320 * scale), round(240 * scale))
+        counts.append(counter(picture.resize(sides, Image.Resampling.BICUBIC)).count)
+    assert 0 <= counts[0] < counts[1] < counts[2]
+
+
+def test_an_empty_wall_holds_hardly_anybody(counter):
+    for grey in (20, 113, 235):
+        assert counter(np.full((480, 640, 3), grey, np.uint8)).count < 5
+
+
+def test_real_pictures_of_another_set_are_counted(counter, shared):
+    """No accuracy is asked here, only that people are found, and not ten times as many."""
+    folder = shared / "data/ShanghaiTech/part_B_final/test_data"
+    if not folder.is_dir():
+        pytest.skip("part B of ShanghaiTech is not here")
+    counts, true = [], []
+    for number in (1, 50, 100, 150):
+        picture = folder / f"images/IMG_{number}.jpg"
+        counts.append(counter(picture).count)
+        heads = annotations.read_shanghaitech(folder / f"ground_truth/GT_IMG_{number}.mat")
+        true.append(len(heads))
+    assert 0.1 < sum(counts) / sum(true) < 10
