@@ -207,6 +207,7 @@ def stored(config, **crop):
     crop = dict(mode="released", range="released", stored=6, max_buckets=2) | crop
     config.crop.update(crop)
     config.input.update(mean=0.0, std=1.0)
+    config.augment.update(zoom=0.0, contrast=0.0, brightness=0.0)
     config.dataset.options.update(height=(130, 200), width=(130, 200))
     base_config.validate(config)
     train = data_lib.load(config).pictures("train")

@@ -133,8 +133,8 @@ def test_initial_weights_of_another_run(folder, uninterrupted, tmp_path):
     before, after = small_run.arrays(uninterrupted, 8), small_run.arrays(tmp_path, 1)
     for name in before:
         if name.startswith("params"):
-            # One step of Adam moves no parameter by more than the rate.
-            np.testing.assert_allclose(before[name], after[name], atol=1.1e-3)
+            # A first step with Nesterov momentum moves none by twice the rate, 1e-3.
+            np.testing.assert_allclose(before[name], after[name], atol=2e-3)
     result, start = small_run.metrics(tmp_path), small_run.metrics(uninterrupted)
     assert result["checkpoint_step"] == 1
     for name in ("mae", "rmse", "nae"):

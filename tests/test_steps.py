@@ -147,7 +147,9 @@ def test_schedules():
 
 def test_gradient_clipping():
     o = base_config.base().optimizer
-    o.update(grad_clip=1.0, warmup_steps=0, schedule="constant", eps=1.0, learning_rate=1.0)
+    o.update(
+        name="adam", grad_clip=1.0, warmup_steps=0, schedule="constant", eps=1.0, learning_rate=1.0
+    )
     tx = optimizer.build(o, 10)
     updates, _ = tx.update({"x": jnp.float32(100.0)}, tx.init({"x": jnp.float32(0)}))
     np.testing.assert_allclose(updates["x"], -0.5, rtol=1e-5)  # Adam: g / (|g| + eps) with g = 1
@@ -155,7 +157,7 @@ def test_gradient_clipping():
 
 def test_the_head_learns_more_slowly():
     o = base_config.base().optimizer
-    o.update(grad_clip=0.0, warmup_steps=0, schedule="constant", learning_rate=1.0, head_factor=0.1)
+    o.update(name="adam", warmup_steps=0, schedule="constant", learning_rate=1.0, head_factor=0.1)
     tx = optimizer.build(o, 10)
     params = {"shared": {"w": jnp.float32(0)}, "head": {"fc1": jnp.float32(0)}}
     gradient = {"shared": {"w": jnp.float32(3)}, "head": {"fc1": jnp.float32(3)}}
@@ -167,7 +169,7 @@ def test_the_head_learns_more_slowly():
 def test_weight_decay_is_that_of_torch_adam():
     """It joins the gradient before Adam's averages; Loshchilov and Hutter's would not."""
     config = base_config.base().optimizer
-    config.update(schedule="constant", warmup_steps=0, grad_clip=0.0, learning_rate=0.1)
+    config.update(name="adam", schedule="constant", warmup_steps=0, learning_rate=0.1)
     params, gradient = {"w": jnp.array([2.0])}, {"w": jnp.array([0.0])}
     for decay, expected in ((0.0, 0.0), (0.5, -0.1)):
         config.weight_decay = decay

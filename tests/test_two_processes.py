@@ -61,9 +61,10 @@ def alike(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert [(a["step"], a.keys()) for a in ours] == [(b["step"], b.keys()) for b in theirs]
     for a, b in zip(ours, theirs, strict=True):
         if "train/loss" in a:
-            # Sums of another order differ in the last bit, and each step of Adam on eight crops
-            # makes that grow; other data or another gradient would differ at once, and by far.
-            tolerance = 1e-6 if a["step"] <= 2 else 5e-3
+            # Sums of another order differ in the last bit, and each step on eight crops makes that
+            # grow, Muon's (which lifts the smallest directions) more than Adam's; other data or
+            # another gradient would differ at once, and by far.
+            tolerance = 1e-5 if a["step"] <= 2 else 5e-3
             np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=tolerance)
         else:
             np.testing.assert_allclose(a["val/mae"], b["val/mae"], rtol=1e-3)
