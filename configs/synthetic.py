@@ -17,7 +17,6 @@ def get_config(preset=None):
     )
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
-        config.crop.update(height=96, width=96)
         config.train.update(batch_size=4, steps=900, eval_every=300)
         config.optimizer.update(head_factor=0.1, warmup_steps=50, ema=0.99)
     return config

@@ -39,7 +39,7 @@ def run(tmp_path):
     folder = tmp_path / "run"
     weights = exports.trained()
     weights.config.update(name="shb", seed=3)
-    weights.config.crop.height = 96
+    weights.config.crop.height = 112
     weights.config.model.up_maps = [16, 18]
     weights.config.dataset.raw_dir = str(tmp_path)
     weights.about.update(data="shanghaitech-part_b", program="cmtl_jax 0.1.0, commit abc")
@@ -105,7 +105,7 @@ def test_the_command_trains_that_config_again(run):
     command = card.command(weights.config)
     assert command.startswith("python -m cmtl_jax.main --config=configs/shb.py:recommended ")
     assert sorted(shlex.split(command)[4:]) == [
-        "--config.crop.height=96", "--config.model.up_maps=(16, 18)", "--config.seed=3"
+        "--config.crop.height=112", "--config.model.up_maps=(16, 18)", "--config.seed=3"
     ]  # fmt: skip
 
 

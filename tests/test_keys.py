@@ -113,8 +113,8 @@ KEYS = (
     Key("train.steps", (20_000, 500_000, 300_000), {"length"}),
     # Crops and what happens to them.
     Key("crop.mode", ("fixed", "quarter", "released"), {"crop sizes"} | CROPS, GROUPS),
-    Key("crop.height", (24, 128, 1024), {"crop sizes"} | CROPS, GROUPS),
-    Key("crop.width", (24, 128, 1024), {"crop sizes"} | CROPS, GROUPS),
+    Key("crop.height", (24, 96, 1024), {"crop sizes"} | CROPS, GROUPS),
+    Key("crop.width", (24, 96, 1024), {"crop sizes"} | CROPS, GROUPS),
     Key("crop.range", ("centres", "all", "released"), CROPS, GROUPS),
     Key("crop.stored", (0, 9, 300), CROPS, GROUPS),
     Key("crop.jpeg", (0, 75), {"crop images"}),
