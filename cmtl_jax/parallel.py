@@ -5,7 +5,8 @@ first axis. A process hands over its own part of a global batch, as NumPy arrays
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from cmtl_jax.errors import UserError
 PyTree = Any
 
 AXIS = "data"
+_COMPILING = 2  # programs at a time, in the background; each takes one core and some memory
 
 
 def visible_devices() -> list[jax.Device]:
@@ -171,16 +173,48 @@ class Parallel:
     ) -> Callable[[PyTree, PyTree], PyTree]:
         """Compiles function(params, batch) -> outputs with one entry an example.
 
-        The compiled function takes replicated params and this process's part of the batch.
+        The compiled function takes replicated params and this process's part of the batch. Its
+        `prepare(params, batches)` compiles, in the background and in their order, for batches of
+        the shapes and types of these; a call waits for its own program alone. Its `traces()` is the
+        number of programs so far.
         """
         compiled = jax.jit(function, out_shardings=self._split)
+        prepared: dict[tuple, futures.Future] = {}
+
+        def shapes(batch: PyTree) -> tuple:
+            return tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
+
+        def program(params: PyTree, batch: PyTree) -> jax.stages.Compiled:
+            with jax.default_matmul_precision(self._precision):  # each thread has its own
+                return compiled.lower(params, batch).compile()
+
+        def prepare(params: PyTree, batches: Iterable[PyTree]) -> None:
+            params = jax.tree.map(lambda x: self._like(x, self.replicated), params)
+            # Processes may wait for each other's compiling: all then go in the same order.
+            pool = futures.ThreadPoolExecutor(_COMPILING if self.process_count == 1 else 1)
+            for batch in batches:
+                if shapes(batch) not in prepared:
+                    split = jax.tree.map(
+                        lambda x: self._like(x, self._split, self.process_count), batch
+                    )
+                    prepared[shapes(batch)] = pool.submit(program, params, split)
+            pool.shutdown(wait=False)
 
         def run(params: PyTree, batch: PyTree) -> PyTree:
+            if (ready := prepared.get(shapes(batch))) is not None:
+                return ready.result()(self.replicate(params), self.split(batch))
             with jax.default_matmul_precision(self._precision):
                 return compiled(params, self.split(batch))
 
-        run.traces = compiled._cache_size
+        run.prepare = prepare
+        run.traces = lambda: compiled._cache_size() + len(prepared)
         return run
+
+    @staticmethod
+    def _like(x: Any, sharding: NamedSharding, parts: int = 1) -> jax.ShapeDtypeStruct:
+        """What stands for an array of which x is one of so many parts."""
+        shape = (x.shape[0] * parts, *x.shape[1:]) if x.shape else ()
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
 
     def split(self, batch: PyTree) -> PyTree:
         """This process's part of a global batch -> global arrays, split over all devices."""

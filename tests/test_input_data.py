@@ -3,6 +3,7 @@
 import collections
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from cmtl_jax.datasets import prepare
 from cmtl_jax.datasets.prepare import IndexEntry, Prepared
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.batch import shaped
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
 
@@ -176,9 +178,11 @@ def test_synthetic_data_from_config_to_batches(config):
 
     val = data.pictures("val")
     seen = {}
-    for planned, batch in data_lib.evaluation_stream(
-        config, val, groups, batch_size=2, shard=shard
-    ):
+    plan = data_lib.evaluation_plan(config, val, batch_size=2)
+    for planned, batch in data_lib.evaluation_stream(config, plan, val, groups, shard=shard):
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), shaped(planned.shape, 2, val.channels)
+        )
         for row, position in enumerate(planned.positions):
             assert position not in seen
             seen[position] = batch.count[row]
@@ -338,8 +342,9 @@ def test_validation_on_patches_of_the_held_out_pictures(config):
         assert len(patches) == number * len(val) == number * 3
         assert f"{number} patches of each" in data_lib.describe_validation(config)
         seen = collections.Counter()
+        plan = data_lib.evaluation_plan(config, patches, batch_size=2)
         for planned, batch in data_lib.evaluation_stream(
-            config, patches, groups, batch_size=2, shard=Shard()
+            config, plan, patches, groups, shard=Shard()
         ):
             for row, position in enumerate(planned.positions):
                 h, w = batch.size[row]

@@ -345,8 +345,9 @@ def stages(config, workdir) -> dict[str, str]:
     }
     everything = [everything[name] for name in sorted(everything)]  # whatever is held out
     whole = data_lib.whole_pictures(config, data, "test")
+    plan = data_lib.evaluation_plan(config, run.validation, batch_size=4)
     validated = data_lib.evaluation_stream(
-        config, run.validation, hooks.groups, batch_size=4, shard=Shard()
+        config, plan, run.validation, hooks.groups, shard=Shard()
     )
     network = dict(programs(hooks.model, config.seed, config.input.channels))
     found = {

@@ -1,6 +1,7 @@
 """One training step is the same by jit, by pmap and on one device, however the batch is spread."""
 
 import itertools
+import threading
 from unittest import mock
 
 import jax
@@ -266,6 +267,44 @@ def test_evaluation_compiles_one_program_a_bucket(tmp_path_factory):
     for _ in range(2):
         assert len(evaluator(parallel.replicate(np.float32(0.1)))) == len(pictures)
     assert 1 <= evaluator.traces <= 2
+
+
+def test_evaluation_programs_are_prepared_beside_the_first_batches():
+    """Each in a thread of its own; a batch waits for its program alone, and for none twice."""
+    parallel = Parallel()
+    params = parallel.replicate({"factor": np.float32(3)})
+    threads = []
+
+    def function(params, batch):
+        threads.append(threading.current_thread())
+        assert jax.config.jax_default_matmul_precision == "float32"
+        return jax.tree.map(lambda x: params["factor"] * x, batch)
+
+    batches = [np.arange(4 * width, dtype=np.float32).reshape(4, width) for width in (2, 3, 5)]
+    plain = parallel.eval_step(lambda params, batch: function(params, batch))
+    expected = [parallel.local(plain(params, batch)) for batch in batches]
+    threads.clear()
+    step = parallel.eval_step(function)
+    step.prepare(params, batches[:2])
+    step.prepare(params, batches[:2])
+    for _ in range(2):
+        for batch, wanted in zip(batches, expected, strict=True):
+            np.testing.assert_array_equal(parallel.local(step(params, batch)), wanted)
+    assert step.traces() == 3
+    assert [thread is threading.main_thread() for thread in threads].count(True) == 1
+    assert len(threads) == 3, "what was prepared is not compiled again"
+
+
+def test_what_cannot_be_prepared_is_said_by_the_call():
+    parallel = Parallel()
+
+    def function(params, batch):
+        raise ValueError("no program")
+
+    step = parallel.eval_step(function)
+    step.prepare({}, [np.zeros((4, 2), np.float32)])
+    with pytest.raises(ValueError, match="no program"):
+        step({}, np.zeros((4, 2), np.float32))
 
 
 def test_a_platform_that_is_not_there_is_one_line(monkeypatch):

@@ -10,6 +10,7 @@ from flax import linen as nn
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.evaluation import ground_truth
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline.batch import shaped
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.patches import Patches
@@ -59,8 +60,13 @@ class Evaluator:
             progress: show a progress bar.
         """
         shard = Shard(self._parallel.process_index, self._parallel.process_count)
+        plan = data_lib.evaluation_plan(self._config, self._pictures, self._batch_size)
+        rows_here = self._batch_size // shard.count
+        self._step.prepare(
+            params, (shaped(shape, rows_here, self._pictures.channels) for shape in plan.shapes)
+        )
         stream = data_lib.evaluation_stream(
-            self._config, self._pictures, self._groups, batch_size=self._batch_size, shard=shard
+            self._config, plan, self._pictures, self._groups, shard=shard
         )
         rows = []
         for planned, batch in _with_progress(stream, progress, len(self._pictures)):

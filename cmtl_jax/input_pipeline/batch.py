@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 
@@ -24,6 +25,22 @@ class Batch(NamedTuple):
     count: np.ndarray
     group: np.ndarray
     weight: np.ndarray
+
+
+def shaped(shape: tuple[int, int], batch_size: int, channels: int) -> Batch:
+    """What stands for any batch of that shape, without its numbers: jax.ShapeDtypeStructs."""
+
+    def of(*sides: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, *sides), dtype)
+
+    return Batch(
+        image=of(*shape, channels),
+        density=of(*shape, 1),
+        size=of(2, dtype=np.int32),
+        count=of(),
+        group=of(dtype=np.int32),
+        weight=of(),
+    )
 
 
 class Crop(NamedTuple):

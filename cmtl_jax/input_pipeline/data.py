@@ -272,23 +272,31 @@ def training_stream(
     return stream(plan, loader, start=start, num_workers=config.dataset.num_workers)
 
 
+def evaluation_plan(
+    config: ml_collections.ConfigDict,
+    pictures: Pictures | ResizedPictures | Patches,
+    batch_size: int,
+) -> EvaluationPlan:
+    """Every picture exactly once, in batches of at most config.eval.max_buckets shapes."""
+    sizes = [(entry.height, entry.width) for entry in pictures.index]
+    return EvaluationPlan(sizes, buckets.choose(sizes, config.eval.max_buckets), batch_size)
+
+
 def evaluation_stream(
     config: ml_collections.ConfigDict,
+    plan: EvaluationPlan,
     pictures: Pictures | ResizedPictures | Patches,
     groups: count_groups.CountGroups,
     *,
-    batch_size: int,
     shard: Shard,
 ) -> Iterator[tuple[PlannedBatch, Batch]]:
-    """Whole pictures, each exactly once over all shards, in at most config.eval.max_buckets shapes.
+    """The batches of a plan of these pictures, loaded.
 
     Yields:
         The global batch as planned (its positions are those of `pictures`), and this process's rows
         of it: row r of the batch is positions[r], rows beyond them are fillers.
     """
-    sizes = [(entry.height, entry.width) for entry in pictures.index]
-    plan = EvaluationPlan(sizes, buckets.choose(sizes, config.eval.max_buckets), batch_size)
     loader = EvaluationLoader(
-        pictures, groups, batch_size, config.input.mean, config.input.std, shard
+        pictures, groups, plan.batch_size, config.input.mean, config.input.std, shard
     )
     return stream(plan, loader)

@@ -108,7 +108,13 @@ class EvaluationPlan:
 
     def __init__(self, sizes: Sequence[Shape], buckets: Buckets, batch_size: int):
         """Sizes are those of the pictures."""
+        self.batch_size = batch_size
         self._batches = group_by_bucket(range(len(sizes)), sizes, buckets, batch_size)
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shapes of its batches, each once, in the order in which they come."""
+        return list(dict.fromkeys(shape for _, shape in self._batches))
 
     def __len__(self) -> int:
         return len(self._batches)
