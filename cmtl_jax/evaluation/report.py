@@ -50,6 +50,9 @@ _DETAILS = (
         "linear regression of the count on a picture's mean grey and its deviation",
     ),
     ("nae_num_images", "Pictures with people", "those NAE is taken over"),
+    ("checkpoint_step", "Checkpoint", "steps of training before it"),
+    ("programs_compiled", "Programs", "compiled, one for each padded shape of pictures"),
+    ("seconds", "Time", "seconds of this evaluation, without the report"),
 )
 _BASELINE = "best_constant_mae"
 # GAME(0) is the MAE, which has its own place.
