@@ -16,8 +16,9 @@ from cmtl_jax.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :PRESET if wanted.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work folder; default runs/<config>-<preset>.")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "export"],
-    "Train and evaluate, evaluate, or write the weights for other code.",
+    "mode", "train", ["train", "eval", "export", "pack"],
+    "Train and evaluate, evaluate, write the weights for other code, or put the raw data into one "
+    "small file.",
 )  # fmt: skip
 
 
@@ -93,6 +94,11 @@ def _run() -> int:
         from cmtl_jax.interop import export
 
         export.export(config, workdir)
+        return 0
+    if _MODE.value == "pack":
+        from cmtl_jax.input_pipeline import data
+
+        data.pack_data(config, workdir)
         return 0
     from cmtl_jax.training import train
 

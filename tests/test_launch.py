@@ -389,3 +389,64 @@ def test_package_and_requirements_agree() -> None:
     )
     for version in ("12", "13"):
         assert extras[f"cuda{version}"] == [jax.replace("jax", f"jax[cuda{version}]", 1)]
+
+
+# A stand-in for Python: unpacks, trains until told to end, and records each call.
+FAKE_TRAINING = """#!/bin/bash
+if [[ $1 == -V ]]; then echo "Python 3.12.0"; exit 0; fi
+echo "$@" >>"$FAKE_OUT/calls"
+case $2 in
+  zipfile) mkdir -p "$5" ;;
+  cmtl_jax.main)
+    [[ $* == *--mode=export* ]] && exit 0
+    if [[ $FAKE_WAITS ]]; then
+      trap 'exit 143' TERM
+      for ((i = 0; i < 300; i++)); do sleep 0.1; done
+    fi
+    exit "$FAKE_STATUS" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("minutes", "waits", "status", "exported"),
+    [("", "", 0, True), ("0.01", "1", 143, True), ("", "", 1, False)],
+    ids=["all its steps", "time is up", "an error"],
+)
+def test_packed_trains_for_its_time_and_leaves_weights(
+    tmp_path: pathlib.Path, ready: dict[str, str],
+    minutes: str, waits: str, status: int, exported: bool,
+) -> None:  # fmt: skip
+    executable(pathlib.Path(ready["CMTL_VENV"]) / "bin" / "python", FAKE_TRAINING)
+    zip_file = tmp_path / "my data.zip"
+    zip_file.touch()
+    environment = ready | {
+        "CMTL_MINUTES": minutes, "FAKE_WAITS": waits, "FAKE_STATUS": "0" if waits else str(status),
+    }  # fmt: skip
+    command = ["bash", LAUNCH / "packed.sh", zip_file, "--config=configs/sha.py", "--workdir=w"]
+    result = run(command, environment)
+    assert result.returncode == status, result.stderr
+    calls = (tmp_path / "out" / "calls").read_text().splitlines()
+    assert calls[0].startswith("-m zipfile -e")
+    given = "-m cmtl_jax.main --config=configs/sha.py --workdir=w"
+    assert calls[1] == f"{given} --config.dataset.raw_dir={tmp_path}/my data"
+    assert (len(calls) == 3 and "--mode=export" in calls[2]) == exported
+    run(command, environment | {"FAKE_WAITS": "", "CMTL_MINUTES": ""})
+    again = (tmp_path / "out" / "calls").read_text().splitlines()[len(calls) :]
+    assert again[0] == calls[1], "it is unpacked once"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "minutes", "message"),
+    [(["--config=x"], "", "data first"), (["a.zip", "--config=x"], "soon", "number of minutes")],
+)
+def test_packed_refuses_with_one_line(
+    tmp_path: pathlib.Path, ready: dict[str, str], arguments: list[str], minutes: str, message: str
+) -> None:
+    (tmp_path / "a.zip").touch()
+    result = subprocess.run(
+        ["bash", LAUNCH / "packed.sh", *arguments], cwd=tmp_path, check=False, timeout=30,
+        env=ready | {"CMTL_MINUTES": minutes}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert message in result.stderr

@@ -9,6 +9,7 @@ import operator
 import pathlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -194,6 +195,30 @@ def _reports(name: str, config: str, splits: dict[str, Split]) -> list[manifest.
     return [report for report in reports if report is not None]
 
 
+def _configured(name: str, rule: DensityRule, raw_dir, options: dict | None):
+    """The builder's class of a data set, and its config."""
+    if name not in BUILDERS:
+        raise UserError(f"unknown data set {name!r}; there are {', '.join(BUILDERS)}")
+    cls = BUILDERS[name]
+    raw_dir = pathlib.Path(raw_dir).expanduser() if raw_dir else None
+    try:
+        return cls, cls.config(rule, raw_dir, **(options or {}))
+    except TypeError as error:
+        raise UserError(f"{name}: options not understood ({error})") from error
+
+
+def find(name: str, raw_dir: str | pathlib.Path | None, options: dict | None = None) -> Found:
+    """Lists what a raw folder holds, without reading or preparing it; arguments as `prepare`.
+
+    Raises:
+      UserError: data missing, unknown name or option.
+    """
+    cls, config = _configured(name, DensityRule(), raw_dir, options)
+    raw_dir = pathlib.Path(raw_dir).expanduser() if raw_dir else None
+    with tempfile.TemporaryDirectory() as unused:  # TFDS wants a folder; nothing is written
+        return _builder(cls, config, pathlib.Path(unused)).find(raw_dir)
+
+
 def prepare(
     name: str,
     *,
@@ -224,16 +249,9 @@ def prepare(
     Raises:
       UserError: data missing or damaged, unknown name or option.
     """
-    if name not in BUILDERS:
-        raise UserError(f"unknown data set {name!r}; there are {', '.join(BUILDERS)}")
-    cls = BUILDERS[name]
+    cls, config = _configured(name, rule, raw_dir, options)
     raw_dir = pathlib.Path(raw_dir).expanduser() if raw_dir else None
     tfds_dir = pathlib.Path(tfds_dir).expanduser() if tfds_dir else None
-    try:
-        config = cls.config(rule, raw_dir, **(options or {}))
-    except TypeError as error:
-        raise UserError(f"{name}: options not understood ({error})") from error
-
     builder = _builder(cls, config, tfds_dir)
     directory = pathlib.Path(builder.data_dir)
     stored = _read_metadata(directory)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import logging
+import pathlib
 from collections.abc import Collection, Iterator
 
 import ml_collections
 import numpy as np
 
 from cmtl_jax import config as base_config
-from cmtl_jax.datasets import density_map, prepare
+from cmtl_jax.datasets import density_map, pack, prepare
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, count_groups, holdout
 from cmtl_jax.input_pipeline.batch import Batch, collate
@@ -56,6 +57,39 @@ class Data:
         return there[0] if there else "train"
 
 
+def _raw_dir(config: ml_collections.ConfigDict) -> str | None:
+    d = config.dataset
+    if not d.raw_dir and d.name in _RAW_FOLDERS:
+        return str(base_config.data_dir() / _RAW_FOLDERS[d.name])
+    return d.raw_dir or None
+
+
+def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+    """Writes the config's raw data, in grey, into workdir/pack/<config name>.zip.
+
+    With config.eval.split=train or val the test pictures are left out: an evaluation of those
+    needs none.
+
+    Returns:
+        The file. Unpacked, it is what config.dataset.raw_dir names.
+
+    Raises:
+        UserError: the raw data is missing or wrong, or the config wants colour.
+    """
+    if config.input.channels != 1:
+        raise UserError("a pack is grey; --mode=pack needs config.input.channels=1")
+    d, splits = config.dataset, None
+    if config.eval.split in ("train", "val") and d.name != "ucf_cc_50":
+        splits = ["train"]
+    path = workdir / "pack" / f"{config.name or d.name}.zip"
+    pack.pack(d.name, path, _raw_dir(config), d.options.to_dict(), splits)
+    logging.info(
+        "%s: %.1f MB. Unpack it (python -m zipfile -e %s DIR) and say --config.dataset.raw_dir=DIR",
+        path, path.stat().st_size / 1e6, path,
+    )  # fmt: skip
+    return path
+
+
 def load(config: ml_collections.ConfigDict) -> Data:
     """Prepares the config's data set, unless that was done, and cuts it.
 
@@ -63,13 +97,10 @@ def load(config: ml_collections.ConfigDict) -> Data:
         UserError: the raw data is missing or wrong.
     """
     d = config.dataset
-    raw_dir = d.raw_dir
-    if not raw_dir and d.name in _RAW_FOLDERS:
-        raw_dir = str(base_config.data_dir() / _RAW_FOLDERS[d.name])
     prepared = prepare.prepare(
         d.name,
         rule=density_map.DensityRule(**config.density),
-        raw_dir=raw_dir or None,
+        raw_dir=_raw_dir(config),
         tfds_dir=d.tfds_dir or None,
         options=d.options.to_dict(),
     )
