@@ -37,6 +37,7 @@ def base() -> ml_collections.ConfigDict:
     d.val_seed = 0  # which pictures are held out
     d.cache_mib = 2048  # decoded pictures and maps kept in memory, for all splits, by each worker
     d.num_workers = 0  # processes that load data; 0: threads of this one
+    d.on_device = False  # training pictures stay on the device, where crops are cut (for GPUs)
 
     m = c.density = ml_collections.ConfigDict()  # the rule of the precomputed density maps
     m.kernel = 15  # side of the Gaussian's window, pixels
@@ -365,6 +366,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "train.folds_at_once",
             "1 unless config.crop.mode is fixed: all crops must be of one shape",
         )
+    if config.dataset.on_device:
+        for key, holds, what in (
+            ("crop.mode", config.crop.mode == "fixed", "fixed"),
+            ("crop.stored", config.crop.stored == 0, "0"),
+            ("crop.jpeg", config.crop.jpeg == 0, "0"),
+            ("groups.count", config.groups.count == "points", "points"),
+            ("train.folds_at_once", config.train.folds_at_once == 1, "1"),
+        ):
+            require(holds, key, f"{what} with dataset.on_device")
     if all_folds(config):
         require(config.eval.split in ("auto", "test"), "eval.split", "auto or test for all folds")
 

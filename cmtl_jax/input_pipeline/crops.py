@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -97,6 +98,35 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
 
+    @property
+    def light(self) -> bool:
+        """Whether the light changes."""
+        return bool(self.contrast or self.brightness)
+
+    def draw(self, rng: np.random.Generator) -> "Drawn":
+        """What happens to one crop."""
+        flip, noise = rng.random(2) < (self.flip, self.noise)
+        factor = added = 0.0
+        if self.light:
+            factor, added = rng.uniform(-1, 1, 2) * (self.contrast, self.brightness)
+        return Drawn(flip, noise, 1 + factor, added)
+
+
+class Drawn(NamedTuple):
+    """What happens to one crop.
+
+    Attributes:
+        flip: whether it is flipped.
+        noise: whether it gets noise.
+        contrast: factor of the distances from its mean grey level.
+        brightness: grey levels added.
+    """
+
+    flip: bool
+    noise: bool
+    contrast: float
+    brightness: float
+
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
     """Head points [N, 2] whose pixel lies in the crop, in the crop's coordinates."""
@@ -142,12 +172,10 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
     Flipped head points are given by their pixel; the position within it is lost.
     """
     image, density, points = crop
-    flip, noise = rng.random(2) < (augmentation.flip, augmentation.noise)
-    light = bool(augmentation.contrast or augmentation.brightness)
-    if light:
-        factor, added = rng.uniform(-1, 1, 2) * (augmentation.contrast, augmentation.brightness)
+    flip, noise, contrast, brightness = augmentation.draw(rng)
+    if augmentation.light:
         mean = image.mean(dtype=np.float32)
-        image = (image - mean) * np.float32(1 + factor) + (mean + np.float32(added))
+        image = (image - mean) * np.float32(contrast) + (mean + np.float32(brightness))
     if flip:
         image, density = image[:, ::-1], density[:, ::-1]
         points = points.copy()
@@ -156,6 +184,6 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
         level = augmentation.noise_level
         grey = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
         image = image + grey[..., None]
-    if augmentation.clip and (light or noise):
+    if augmentation.clip and (augmentation.light or noise):
         image = np.clip(image, 0, 255)
     return Crop(image, density, points)

@@ -11,7 +11,7 @@ import numpy as np
 from cmtl_jax import config as base_config
 from cmtl_jax.datasets import density_map, pack, prepare
 from cmtl_jax.errors import UserError
-from cmtl_jax.input_pipeline import buckets, count_groups, holdout
+from cmtl_jax.input_pipeline import buckets, count_groups, holdout, on_device
 from cmtl_jax.input_pipeline.batch import Batch, collate
 from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, random_crop
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
@@ -264,8 +264,10 @@ def training_stream(
     rows: int | None = None,
     start: int,
     shard: Shard,
-) -> Iterator[Batch]:
+) -> Iterator[Batch | on_device.Cuts]:
     """This process's part of the training batches number `start` to config.train.steps - 1.
+
+    With config.dataset.on_device, Cuts that `cutter` makes batches of.
 
     A batch depends on the config, the pictures and its number alone. Each round of the stream takes
     every picture, or every stored patch, equally often. H and W are one shape for
@@ -279,8 +281,6 @@ def training_stream(
     else:
         sizes = patches.sizes
     max_buckets = 1 if rule.mode == "fixed" else config.crop.max_buckets
-    a = config.augment
-    online = Augmentation(a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness)
     plan = TrainingPlan(
         sizes,
         buckets.choose(sizes, max_buckets),
@@ -288,19 +288,57 @@ def training_stream(
         config.train.steps,
         config.seed,
     )
+    rows = rows or config.train.batch_size
+    if config.dataset.on_device:
+        cuts = on_device.CutLoader(
+            [(entry.height, entry.width) for entry in train.index],
+            [train.points(i) for i in range(len(train))],
+            groups,
+            rows,
+            rule,
+            _augmentation(config),
+            config.seed,
+            shard,
+        )
+        return stream(plan, cuts, start=start, num_workers=config.dataset.num_workers)
     loader = TrainingLoader(
         train if patches is None else patches,
         groups,
-        rows or config.train.batch_size,
+        rows,
         config.input.mean,
         config.input.std,
         shard,
         rule if patches is None else None,
-        online if a.when == "online" else Augmentation(),
+        _augmentation(config),
         config.seed,
         config.groups.count,
     )
     return stream(plan, loader, start=start, num_workers=config.dataset.num_workers)
+
+
+def _augmentation(config: ml_collections.ConfigDict) -> Augmentation:
+    a = config.augment
+    if a.when != "online":
+        return Augmentation()
+    return Augmentation(a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness)
+
+
+def cutter(config: ml_collections.ConfigDict, train: Pictures) -> on_device.Cutter:
+    """What makes batches of the training stream's Cuts; holds all training pictures.
+
+    Raises:
+        UserError: they are too large, or one is damaged.
+    """
+    rule = crop_rule(config)
+    sizes = [rule.size(entry.height, entry.width) for entry in train.index]
+    return on_device.cutter(
+        train,
+        rule,
+        buckets.choose(sizes, 1).shapes[0],
+        mean=config.input.mean,
+        std=config.input.std,
+        clip=config.augment.clip,
+    )
 
 
 def evaluation_plan(

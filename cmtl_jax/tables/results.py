@@ -16,8 +16,8 @@ _METHODS = {"cmtl": "Cascaded CNN", "single_stage": "Single stage CNN", "mcnn": 
 # Neither the system nor its training: places, devices, logging, and what is said elsewhere.
 _NOT_OF_A_SYSTEM = (
     "name", "preset", "seed", "parallel", "dataset.raw_dir", "dataset.tfds_dir", "dataset.fold",
-    "dataset.cache_mib", "dataset.num_workers", "train.log_every", "train.keep_latest",
-    "train.stop_on_dead", "train.dead_patience", "eval.", "export.",
+    "dataset.cache_mib", "dataset.num_workers", "dataset.on_device", "train.log_every",
+    "train.keep_latest", "train.stop_on_dead", "train.dead_patience", "eval.", "export.",
 )  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from cmtl_jax.errors import UserError
 # How long, how often, where and on what; none of it changes what a step computes.
 _FREE = (
     "name", "preset", "parallel", "init_from", "eval.", "dataset.raw_dir", "dataset.tfds_dir",
-    "dataset.cache_mib", "dataset.num_workers", "train.steps", "train.eval_every",
-    "train.log_every", "train.keep_latest", "train.folds_at_once", "train.stop_on_dead",
-    "train.dead_patience",
+    "dataset.cache_mib", "dataset.num_workers", "dataset.on_device", "train.steps",
+    "train.eval_every", "train.log_every", "train.keep_latest", "train.folds_at_once",
+    "train.stop_on_dead", "train.dead_patience",
 )  # fmt: skip
 
 

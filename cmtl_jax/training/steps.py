@@ -139,6 +139,16 @@ def side_by_side(step: Callable[..., tuple[TrainState, dict]]) -> Callable[..., 
     return together
 
 
+def cut_inside(step: Callable[..., tuple]) -> Callable[..., tuple]:
+    """A step of `side_by_side` that makes its batches itself, out of cuts and a Cutter."""
+
+    def cutting(states: tuple, cuts: tuple, objectives: tuple, cutter, axis_name=None):
+        batches = tuple(cutter(one) for one in cuts)
+        return step(states, batches, objectives, axis_name=axis_name)
+
+    return cutting
+
+
 def _stack(trees: tuple[PyTree, ...]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 

@@ -104,10 +104,14 @@ def _train(runs: Sequence["_Run"], parallel: Parallel) -> int:
             runs[0].model, runs[0].tx, ema_decay=config.optimizer.ema, seed=config.seed
         )
     )
+    constants = []
+    if config.dataset.on_device:
+        step = steps_lib.cut_inside(step)
+        constants.append(data_lib.cutter(config, runs[0].data.pictures("train")))
 
     @functools.cache
     def compiled(which: tuple[int, ...]):  # another one when some are at their end before others
-        return parallel.train_step(step, tuple(runs[i].objective for i in which))
+        return parallel.train_step(step, tuple(runs[i].objective for i in which), *constants)
 
     with StopRequest(several_processes=parallel.process_count > 1) as request:
         try:
