@@ -71,6 +71,7 @@ def base() -> ml_collections.ConfigDict:
     a.clip = True  # keep noisy grey levels within 0..255; the authors' code does not
     a.contrast = 0.2  # distances from a crop's mean grey level are multiplied by 1 +- this at most
     a.brightness = 20.0  # at most this many grey levels are added or taken away
+    a.sharpness = 0.0  # detail finer than a Gaussian of 1 pixel is multiplied by 1 +- this at most
     a.zoom = 0.25  # crops show 1 / (1 + zoom) to 1 + zoom times their own sides
     a.when = "online"  # online | stored (paper): a third of crop.stored flipped, a third noisy
 
@@ -165,7 +166,7 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
                 "density": {"border": "recenter", "outside": "reference"},
                 "input": {"mean": 0.0, "std": 1.0},
                 "crop": {"range": "all"},
-                "augment": {"contrast": 0.0, "brightness": 0.0, "zoom": 0.0},
+                "augment": {"contrast": 0.0, "brightness": 0.0, "sharpness": 0.0, "zoom": 0.0},
                 "groups": {"binning": "released", "class_weights": "released"},
                 "model": {"init": "released", "logit_activation": "prelu"},
                 "loss": {"group_weight": 1e-4, "density_scale": 1.0},
@@ -275,7 +276,7 @@ _POSITIVE = (
     "optimizer.eps",
 )  # fmt: skip
 
-_FRACTIONS = ("augment.flip", "augment.noise", "augment.contrast")
+_FRACTIONS = ("augment.flip", "augment.noise", "augment.contrast", "augment.sharpness")
 
 _BELOW_ONE = (
     "dataset.val_fraction", "model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2",

@@ -4,10 +4,12 @@ import collections
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from cmtl_jax.input_pipeline import crops
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.crops import (
     Augmentation,
@@ -303,3 +305,25 @@ def test_a_crop_kept_as_jpeg_has_other_grey_levels_and_nothing_else(channels, tm
     Image.fromarray(image).save(tmp_path / "crop.jpg", quality=75)
     read = np.asarray(Image.open(tmp_path / "crop.jpg")).reshape(kept.image.shape)
     np.testing.assert_array_equal(kept.image, read)
+
+
+def test_sharpness_is_that_of_an_unsharp_mask():
+    image = np.random.default_rng(0).integers(0, 256, (21, 34, 3)).astype(np.uint8)
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (7, 7), 1)  # mirrored at the border, too
+    for factor in (0.0, 0.4, 1.0, 1.8):
+        expected = smooth + factor * (image - smooth)
+        assert np.abs(crops.sharpened(image, factor) - expected).max() < 1e-3
+    tiny = np.full((1, 2, 1), 7, np.uint8)
+    assert np.allclose(crops.sharpened(tiny, 0.3), 7, atol=1e-5)
+
+
+def test_sharpness_is_drawn_evenly_and_leaves_other_draws_alone():
+    some = Augmentation(flip=0.5, noise=0.5, contrast=0.2, sharpness=0.6)
+    none = dataclasses.replace(some, sharpness=0.0)
+    drawn = []
+    for seed in range(400):
+        with_it, without = (a.draw(np.random.default_rng(seed)) for a in (some, none))
+        assert with_it[:4] == without[:4] and without.sharpness == 1
+        drawn.append(with_it.sharpness)
+    assert 0.4 <= min(drawn) < 0.45 and 1.55 < max(drawn) <= 1.6
+    assert abs(np.mean(drawn) - 1) < 0.05

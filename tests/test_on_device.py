@@ -16,7 +16,8 @@ from cmtl_jax.input_pipeline.loader import Shard, TrainingLoader
 from cmtl_jax.input_pipeline.plan import TrainingPlan
 from cmtl_jax.training import train
 
-QUIET = Augmentation(flip=0.5, contrast=0.3, brightness=25)  # the noise is drawn elsewhere
+# The noise is drawn elsewhere.
+QUIET = Augmentation(flip=0.5, contrast=0.3, brightness=25, sharpness=0.8)
 BATCH = 8
 
 
@@ -37,7 +38,8 @@ class Both:
             sizes, points, GROUPS, BATCH, rule, augmentation, 3, shard
         )
         self.cutter = on_device.cutter(
-            pictures, rule, chosen.shapes[0], mean=MEAN, std=STD, clip=augmentation.clip
+            pictures, rule, chosen.shapes[0], mean=MEAN, std=STD, clip=augmentation.clip,
+            sharpen=augmentation.sharpness > 0,
         )
         self.device = jax.jit(lambda cutter, cuts: cutter(cuts))
 

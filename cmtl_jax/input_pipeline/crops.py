@@ -11,6 +11,10 @@ from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.picture import Picture
 
+# A Gaussian of 1 pixel.
+_GAUSSIAN = np.exp(-0.5 * np.arange(-3.0, 4.0) ** 2)
+DETAIL_KERNEL = tuple(np.float32(weight) for weight in _GAUSSIAN / _GAUSSIAN.sum())
+
 
 @dataclasses.dataclass(frozen=True)
 class CropRule:
@@ -88,6 +92,8 @@ class Augmentation:
         contrast: grey levels' distances from the crop's mean are multiplied by a factor within
             1 +- this (ours).
         brightness: within +- this many grey levels are added to all (ours).
+        sharpness: detail finer than a Gaussian of 1 pixel is multiplied by a factor within 1 +-
+            this (ours): other lenses, other resizing before the picture came here.
         clip: keep noisy grey levels within 0..255 (ours); the authors' code does not.
     """
 
@@ -97,6 +103,7 @@ class Augmentation:
     clip: bool = True
     contrast: float = 0.0
     brightness: float = 0.0
+    sharpness: float = 0.0
 
     @property
     def light(self) -> bool:
@@ -109,7 +116,10 @@ class Augmentation:
         factor = added = 0.0
         if self.light:
             factor, added = rng.uniform(-1, 1, 2) * (self.contrast, self.brightness)
-        return Drawn(flip, noise, 1 + factor, added)
+        sharpness = 1.0
+        if self.sharpness:
+            sharpness += rng.uniform(-1, 1) * self.sharpness
+        return Drawn(flip, noise, 1 + factor, added, sharpness)
 
 
 class Drawn(NamedTuple):
@@ -120,12 +130,14 @@ class Drawn(NamedTuple):
         noise: whether it gets noise.
         contrast: factor of the distances from its mean grey level.
         brightness: grey levels added.
+        sharpness: factor of its fine detail.
     """
 
     flip: bool
     noise: bool
     contrast: float
     brightness: float
+    sharpness: float
 
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
@@ -166,13 +178,47 @@ def _reencode(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer)).reshape(image.shape)
 
 
+def sharpened(image: np.ndarray, factor: float) -> np.ndarray:
+    """Grey levels [h, w, C] with their fine detail times factor: float32, not clipped.
+
+    0 leaves the Gaussian average of 1 pixel, 1 the picture as it is. Beyond its border the picture
+    is mirrored.
+    """
+    image = image.astype(np.float32)
+    smooth = image
+    for axis in (0, 1):
+        n = image.shape[axis]
+        taps = zip(DETAIL_KERNEL, mirrored(np, n, n), strict=True)
+        smooth = sum(weight * np.take(smooth, at, axis) for weight, at in taps)
+    return smooth + np.float32(factor) * (image - smooth)
+
+
+def mirrored(xp, number: int, side) -> list:
+    """For each tap of DETAIL_KERNEL, where `number` pixels of a side find it.
+
+    Args:
+        xp: numpy or jax.numpy.
+        number: pixels asked for.
+        side: pixels there are; it may be traced.
+    """
+    reach = len(DETAIL_KERNEL) // 2
+    period = xp.maximum(2 * (side - 1), 1)  # a picture of one pixel is its own mirror
+    found = []
+    for tap in range(-reach, reach + 1):
+        at = (xp.arange(number) + tap) % period
+        found.append(xp.clip(xp.minimum(at, period - at), 0, side - 1))
+    return found
+
+
 def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """Changes the light, flips and adds noise, the last two with their probabilities.
+    """Changes sharpness and light, flips and adds noise, the last two with their probabilities.
 
     Flipped head points are given by their pixel; the position within it is lost.
     """
     image, density, points = crop
-    flip, noise, contrast, brightness = augmentation.draw(rng)
+    flip, noise, contrast, brightness, sharpness = augmentation.draw(rng)
+    if augmentation.sharpness:
+        image = sharpened(image, sharpness)
     if augmentation.light:
         mean = image.mean(dtype=np.float32)
         image = (image - mean) * np.float32(contrast) + (mean + np.float32(brightness))
@@ -184,6 +230,6 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
         level = augmentation.noise_level
         grey = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
         image = image + grey[..., None]
-    if augmentation.clip and (augmentation.light or noise):
+    if augmentation.clip and (augmentation.light or augmentation.sharpness or noise):
         image = np.clip(image, 0, 255)
     return Crop(image, density, points)

@@ -320,7 +320,9 @@ def _augmentation(config: ml_collections.ConfigDict) -> Augmentation:
     a = config.augment
     if a.when != "online":
         return Augmentation()
-    return Augmentation(a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness)
+    return Augmentation(
+        a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness, a.sharpness
+    )
 
 
 def cutter(config: ml_collections.ConfigDict, train: Pictures) -> on_device.Cutter:
@@ -338,6 +340,7 @@ def cutter(config: ml_collections.ConfigDict, train: Pictures) -> on_device.Cutt
         mean=config.input.mean,
         std=config.input.std,
         clip=config.augment.clip,
+        sharpen=config.augment.sharpness > 0,
     )
 
 

@@ -2,7 +2,7 @@
 
 A GPU eats small crops faster than a few cores can cut them. The host then draws where each crop
 lies and what happens to it, by the same random numbers as without this; cutting, resizing, light,
-flips and noise are part of the compiled step. The noise alone is another: it is drawn on the device.
+flips and noise are part of the compiled step. The noise alone is another, drawn on the device.
 """
 
 import dataclasses
@@ -21,7 +21,13 @@ from tqdm import tqdm
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.input_pipeline.count_groups import CountGroups
-from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, points_inside
+from cmtl_jax.input_pipeline.crops import (
+    DETAIL_KERNEL,
+    Augmentation,
+    CropRule,
+    mirrored,
+    points_inside,
+)
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import PlannedBatch
@@ -56,6 +62,7 @@ class Cuts(NamedTuple):
         flip: bool [B].
         contrast: float32 [B], factor of the distances from the crop's mean.
         brightness: float32 [B], grey levels added.
+        sharpness: float32 [B], factor of fine detail.
         noise: float32 [B], noise is uniform within +- this many grey levels; 0: none.
         seed: uint32 [B], of the noise.
         count: float32 [B], number of head points inside.
@@ -69,6 +76,7 @@ class Cuts(NamedTuple):
     flip: np.ndarray
     contrast: np.ndarray
     brightness: np.ndarray
+    sharpness: np.ndarray
     noise: np.ndarray
     seed: np.ndarray
     count: np.ndarray
@@ -141,6 +149,7 @@ class CutLoader:
             flip=np.zeros(n, bool),
             contrast=np.ones(n, np.float32),
             brightness=np.zeros(n, np.float32),
+            sharpness=np.ones(n, np.float32),
             noise=np.zeros(n, np.float32),
             seed=np.zeros(n, np.uint32),
             count=np.zeros(n, np.float32),
@@ -164,6 +173,7 @@ class CutLoader:
         cuts.size[i] = self.rule.size(*size)
         cuts.flip[i] = drawn.flip
         cuts.contrast[i], cuts.brightness[i] = drawn.contrast, drawn.brightness
+        cuts.sharpness[i] = drawn.sharpness
         if drawn.noise:
             cuts.noise[i] = self.augmentation.noise_level
             cuts.seed[i] = rng.integers(2**32, dtype=np.uint32)
@@ -184,6 +194,7 @@ class Cutter:
         std: grey levels that become 1.
         clip: keep grey levels that were changed within 0..255.
         zoom: whether boxes are resized at all.
+        sharpen: whether sharpness changes at all.
     """
 
     store: Store
@@ -193,6 +204,7 @@ class Cutter:
     std: float = flax.struct.field(pytree_node=False)
     clip: bool = flax.struct.field(pytree_node=False)
     zoom: bool = flax.struct.field(pytree_node=False)
+    sharpen: bool = flax.struct.field(pytree_node=False)
 
     def __call__(self, cuts: Cuts) -> Batch:
         """The batch, as batch.collate makes it of the same crops."""
@@ -226,6 +238,12 @@ class Cutter:
         return jnp.pad(x, [*pad, *[(0, 0)] * (x.ndim - 2)])[: self.shape[0], : self.shape[1]]
 
     def _augment(self, image: jax.Array, valid: jax.Array, cut: Cuts) -> jax.Array:
+        if self.sharpen:
+            smooth = image
+            for axis, side in enumerate((cut.size[0], cut.size[1])):
+                taps = zip(DETAIL_KERNEL, mirrored(jnp, self.shape[axis], side), strict=True)
+                smooth = sum(weight * jnp.take(smooth, at, axis) for weight, at in taps)
+            image = smooth + cut.sharpness * (image - smooth)
         mean = jnp.sum(jnp.where(valid, image, 0)) / (jnp.sum(valid) * image.shape[-1])
         lit = (image - mean) * cut.contrast + (mean + cut.brightness)
         noise = jax.random.uniform(jax.random.key(cut.seed), self.shape, minval=-1, maxval=1)
@@ -241,6 +259,7 @@ def cutter(
     mean: float,
     std: float,
     clip: bool,
+    sharpen: bool,
 ) -> Cutter:
     """The cutter of training pictures; decodes them.
 
@@ -251,6 +270,7 @@ def cutter(
         mean: as in Cutter.
         std: as in Cutter.
         clip: as in Cutter.
+        sharpen: as in Cutter.
 
     Raises:
         UserError: as `store`.
@@ -262,7 +282,7 @@ def cutter(
         for axis in (0, 1):
             shown = min(math.ceil(crop[axis] * (1 + rule.zoom)), sides[axis])
             largest[axis] = max(largest[axis], shown)
-    return Cutter(store(pictures), shape, tuple(largest), mean, std, clip, rule.zoom > 0)
+    return Cutter(store(pictures), shape, tuple(largest), mean, std, clip, rule.zoom > 0, sharpen)
 
 
 def _inside(number: int, limit: jax.Array) -> jax.Array:
