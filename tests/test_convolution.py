@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,11 +97,15 @@ def test_groups_of_large_pictures(shape, monkeypatch):
 
 def test_large_pictures_take_the_product_of_shifted_copies(monkeypatch):
     monkeypatch.setattr(module, "_SMALL_AREA", 0)
-    for shape in [(2, 4, 6, 3, 2, 3, 3), (5, 4, 6, 3, 2, 3, 3), (2, 4, 6, 2, 3, 3, 3)]:
+    for shape in [
+        (2, 4, 6, 3, 2, 3, 3),
+        (5, 24, 6, 3, 2, 3, 3),
+        (2, 4, 6, 2, 3, 3, 3),
+        (5, 24, 6, 16, 18, 3, 5),  # the roles exchanged
+    ]:
         args = arrays(shape, "float32")
-        assert "scan" in str(
-            jax.make_jaxpr(lambda x, g: module._grouped(x, g, (3, 3), None))(args[0], args[2])
-        )
+        grouped = functools.partial(module._grouped, size=shape[5:], precision=None)
+        assert "scan" in str(jax.make_jaxpr(grouped)(args[0], args[2]))
         got = value_and_gradients(convolution("grouped"), *args)
         assert_close(got, value_and_gradients(plain, *args), 1e-5)
     many_narrow = arrays((5, 4, 6, 2, 3, 3, 3), "float32")

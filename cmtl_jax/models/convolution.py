@@ -9,6 +9,7 @@ in another order.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -23,7 +24,7 @@ _CHUNK = 16
 _GROUP = 8
 _SMALL_GROUP = 4
 _SMALL_AREA = 128 * 128
-_ROWS = 2  # of a picture, in one product of shifted copies: they stay in the cache
+_ROWS = 8  # of a picture, in one product of shifted copies: they stay in the cache
 _PHASES = 4  # neighbouring pixels of a row that are taken as channels of a picture of few channels
 
 
@@ -149,15 +150,34 @@ def _shifted(
 ) -> jax.Array:
     """Kernel gradient as one matrix product: all columns of the kernel by all its rows.
 
-    Copies of ``x``, one for each column of the kernel, by copies of ``g``, one for each row.
+    The tensor with more channels is shifted by columns, the other by rows.
+    """
+    if size[1] * x.shape[3] >= size[0] * g.shape[3]:
+        return _columns_by_lines(x, g, size, precision)
+    flipped = _columns_by_lines(g, x, size, precision)
+    return lax.rev(flipped, (0, 1)).transpose(0, 1, 3, 2)
+
+
+def _columns_by_lines(
+    x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
+) -> jax.Array:
+    """Copies of ``x``, one for each column of the kernel, by copies of ``g``, one for each row.
+
+    Args:
+        x: [B, H, W, Ci].
+        g: [B, H, W, Co].
+        size: of the kernel.
+        precision: of the product.
+
+    Returns:
+        [kh, kw, Ci, Co].
     """
     kh, kw = size
     b, h, w, n_in = x.shape
     n_out = g.shape[3]
-    rows = _ROWS if h % _ROWS == 0 else 1
+    rows = math.gcd(_ROWS, h)
     x = jnp.pad(x, ((0, 0), (0, 0), (kw // 2, kw // 2), (0, 0)))
     g = jnp.pad(g, ((0, 0), (kh // 2, kh // 2), (0, 0), (0, 0)))
-    x_is_wider = kw * n_in >= kh * n_out
 
     def product(strip: jax.Array | int) -> jax.Array:
         example, top = strip // (h // rows), strip % (h // rows) * rows
@@ -168,19 +188,18 @@ def _shifted(
         columns = columns.reshape(rows * w, kw * n_in)
         lines = lines.reshape(rows * w, kh * n_out)
         # XLA's CPU product is twice as fast with the wider of the two on the right.
-        left, right = (lines, columns) if x_is_wider else (columns, lines)
-        return lax.dot_general(left, right, (((0,), (0,)), ((), ())), precision=precision)
+        return lax.dot_general(lines, columns, (((0,), (0,)), ((), ())), precision=precision)
 
     strips = jnp.arange(1, b * (h // rows))
     total, _ = lax.scan(lambda sum_, strip: (sum_ + product(strip), None), product(0), strips)
-    total = total if x_is_wider else total.T
     return total.reshape(kh, n_out, kw, n_in).transpose(0, 2, 3, 1)
 
 
 def _shifted_is_faster(x: jax.Array, g: jax.Array, size: tuple[int, int]) -> bool:
     large = x.shape[1] * x.shape[2] >= _SMALL_AREA
     few = x.shape[0] <= _SMALL_GROUP
-    return large and (few or size[1] * x.shape[3] >= size[0] * g.shape[3])
+    narrow = min(x.shape[3], g.shape[3]) < _CHUNK and size[1] * x.shape[3] < size[0] * g.shape[3]
+    return large and (few or not narrow)
 
 
 def _grouped(
@@ -288,8 +307,8 @@ def conv2d(
         precision: as in ``jax.lax.conv_general_dilated``; used for the gradients as well.
         implementation: how the kernel gradient is computed. ``"plain"``: XLA's own;
             ``"split"``: at most 16 channels at a time; ``"single"``: one example at a time;
-            ``"shifted"``: a product of shifted copies, two rows at a time; ``"grouped"``: shifted,
-            split or single by shape, the latter in groups of 8 examples; ``"auto"``: grouped on
+            ``"shifted"``: a product of shifted copies, a few rows at a time; ``"grouped"``:
+            shifted, split or single by shape, the latter in groups of 8 examples; ``"auto"``: grouped on
             CPU, plain on GPU and TPU and for symbolic shapes. The shape must be known for all but
             plain and auto, and hold at least one pixel.
 
