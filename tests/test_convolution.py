@@ -1,8 +1,7 @@
+import functools
 import os
 import subprocess
 import sys
-
-import functools
 
 import jax
 import jax.numpy as jnp

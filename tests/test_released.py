@@ -237,13 +237,17 @@ def counts(folder) -> dict[str, float]:
         return {row["id"]: float(row["count_pred"]) for row in csv.DictReader(file)}
 
 
-def test_evaluation_and_prediction_count_as_the_released_code_does(files, config, tmp_path):
+def test_evaluation_and_prediction_count_as_the_released_code_does(
+    files, config, tmp_path, caplog
+):
     """Pictures of odd sizes, against the plain network on the picture resized."""
     import cv2
 
     c = config("mcnn", eval__triptychs=2)
     c.dataset.options.update(height=(41, 63), width=(41, 63))
-    result = run.evaluate_checkpoint(c, tmp_path)
+    with caplog.at_level("INFO"):
+        result = run.evaluate_checkpoint(c, tmp_path)
+    assert "input.resize multiple_of_4" in caplog.text  # not this config's
     assert result["checkpoint_step"] is None and result["num_images"] == 3
     assert "resized down to a multiple of 4" in result["protocol"]["pictures"]
     assert result["protocol"]["trained on"] == "not known, model mcnn"

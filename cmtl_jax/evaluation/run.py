@@ -70,6 +70,7 @@ def evaluate_checkpoint(
     )
     used = config.copy_and_resolve_references()
     used.input.update(trained.config.input)
+    _tell_of_other_input(config, used, source)
     data = data or data_lib.load(used)
     split = data.resolve(used.eval.split)
     pictures = data_lib.whole_pictures(used, data, split)
@@ -120,6 +121,20 @@ def evaluate_checkpoint(
             )  # fmt: skip
     parallel.barrier("evaluated")
     return result
+
+
+def _tell_of_other_input(
+    asked: ml_collections.ConfigDict, used: ml_collections.ConfigDict, source: str | pathlib.Path
+) -> None:
+    other = {key: value for key, value in used.input.items() if value != asked.input[key]}
+    if other:
+        logging.info(
+            "pictures are prepared as the weights of %s want them: %s; this config's own (%s) are "
+            "for training",
+            source,
+            ", ".join(f"input.{key} {value}" for key, value in other.items()),
+            ", ".join(f"{asked.input[key]}" for key in other),
+        )
 
 
 def protocol(

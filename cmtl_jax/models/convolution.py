@@ -308,9 +308,9 @@ def conv2d(
         implementation: how the kernel gradient is computed. ``"plain"``: XLA's own;
             ``"split"``: at most 16 channels at a time; ``"single"``: one example at a time;
             ``"shifted"``: a product of shifted copies, a few rows at a time; ``"grouped"``:
-            shifted, split or single by shape, the latter in groups of 8 examples; ``"auto"``: grouped on
-            CPU, plain on GPU and TPU and for symbolic shapes. The shape must be known for all but
-            plain and auto, and hold at least one pixel.
+            shifted, split or single by shape, the latter in groups of 8 examples; ``"auto"``:
+            grouped on CPU, plain on GPU and TPU and for symbolic shapes. The shape must be known
+            for all but plain and auto, and hold at least one pixel.
 
     Returns:
         [B, H, W, Co], zero-padded outside the picture ("SAME").
