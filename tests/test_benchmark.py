@@ -278,6 +278,27 @@ def test_every_target_has_its_row(platform, monkeypatch):
     assert names == ["pictures", "pixels", "batch", "devices"]
 
 
+def test_convolutions_are_those_of_the_cascade():
+    made = inputs.convolution(2, 6, 7, 3, (4, 5))
+    x, kernel, gradient = (array.astype(np.float64) for array in made)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    output, of_input, of_kernel = 0.0, 0.0, 0.0
+    for i in range(3):
+        for j in range(3):
+            seen = padded[:, i : i + 6, j : j + 7]
+            output += np.einsum("bhwi,io->", seen, kernel[i, j])
+            of_kernel += np.einsum("bhwi,bhwo->", seen, gradient)
+            # where the pixel that was seen lies inside the picture
+            rows, columns = (slice(max(0, 1 - k), n - max(0, k - 1)) for k, n in ((i, 6), (j, 7)))
+            of_input += np.einsum("bhwo,io->", gradient[:, rows, columns], kernel[i, j])
+    spec = {"batch": 2, "height": 6, "width": 7, "kernel": 3, "channels": (4, 5)}
+    for part, expected in (("forward", output), ("input", of_input), ("kernel", of_kernel)):
+        task = ours.convolution("float32", **spec, part=part)
+        task.run()
+        task.wait()
+        assert task.result() == {"sum": pytest.approx(expected, rel=1e-5)}
+
+
 def test_sides_that_do_not_find_the_same_are_told():
     mine = {"loss": 1.0, "number": 3, "shape": [1]}
     found = {"close": {"loss": 1.0005, "number": 4}, "far": {"loss": 1.002}, "wild": {"loss": nan}}
@@ -349,7 +370,7 @@ def run(*arguments):
         env=variables({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": None}),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
 
 

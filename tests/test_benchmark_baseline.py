@@ -174,6 +174,22 @@ def test_tasks_of_both_sides_find_the_same(weights, tmp_path):
             assert found == {key: pytest.approx(expected, rel=1e-4)}, (name, options)
 
 
+@pytest.mark.parametrize("part", ["forward", "input", "kernel"])
+def test_convolutions_of_both_sides_find_the_same(part):
+    spec = {"batch": 2, "height": 8, "width": 9, "kernel": 5, "channels": (3, 4), "part": part}
+
+    def found(module, **options):
+        task = module.TASKS["convolution"]("float32", **spec, **options)
+        task.run()
+        task.wait()
+        return task.result()
+
+    expected = found(ours)
+    for channels_last in (False, True):
+        options = {"platform": "cpu", "channels_last": channels_last}
+        assert found(baseline, **options) == pytest.approx(expected, rel=1e-5)
+
+
 def test_evaluations_of_both_sides_find_the_same(weights, tmp_path):
     sides = {"height": (44, 60), "width": (44, 60)}
     dataset = {

@@ -284,6 +284,44 @@ def load_batches(
     return Task(run, result=lambda: {"shape": list(last[0].shape)})
 
 
+def convolution(
+    precision: str,
+    batch: int,
+    height: int,
+    width: int,
+    kernel: int,
+    channels: tuple[int, int],
+    part: str,
+    platform: str,
+    channels_last: bool = False,
+) -> Task:
+    """A convolution of the cascade, or one of its gradients: see ours."""
+    device = _device(platform, precision)
+    made = inputs.convolution(batch, height, width, kernel, channels)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, gradient = (
+        torch.from_numpy(a).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+        for a in (made.x, made.gradient)
+    )
+    weights = torch.from_numpy(made.kernel).permute(3, 2, 0, 1).to(device)
+    weights = weights.contiguous(memory_format=layout)
+    padding = [kernel // 2] * 2
+    wanted = [part == "input", part == "kernel", False]
+    output: Any = None
+
+    def run() -> None:
+        nonlocal output
+        with torch.inference_mode():
+            if part == "forward":
+                output = torch.nn.functional.conv2d(x, weights, padding=padding)
+            else:
+                output = torch.ops.aten.convolution_backward(
+                    gradient, x, weights, None, [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
+                )[wanted.index(True)]
+
+    return Task(run, lambda: _wait(device), lambda: {"sum": float(output.double().sum())})
+
+
 def matmul(precision: str, side: int, platform: str) -> Task:
     """A product of two square matrices: what the machine can do."""
     device = _device(platform, precision)
@@ -300,5 +338,7 @@ def matmul(precision: str, side: int, platform: str) -> Task:
 
 TASKS = {
     task.__name__: task
-    for task in (about, train_step, forward, predict, evaluate, load_batches, matmul)
+    for task in (
+        about, train_step, forward, predict, evaluate, load_batches, convolution, matmul,
+    )
 }

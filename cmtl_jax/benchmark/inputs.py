@@ -34,6 +34,37 @@ def crops(batch: int, height: int, width: int) -> Crops:
     return Crops(image, density, rng.integers(GROUPS, size=batch).astype(np.int32))
 
 
+class Convolution(NamedTuple):
+    """What a convolution and its gradients are taken of.
+
+    Attributes:
+        x: float32 [B, H, W, Ci].
+        kernel: float32 [K, K, Ci, Co].
+        gradient: of the output, float32 [B, H, W, Co].
+    """
+
+    x: np.ndarray
+    kernel: np.ndarray
+    gradient: np.ndarray
+
+
+def convolution(
+    batch: int, height: int, width: int, kernel: int, channels: tuple[int, int]
+) -> Convolution:
+    """Numbers of mean 1, so that sums over them tell a right result from a wrong one."""
+    rng = np.random.default_rng(2)
+    return Convolution(
+        *(
+            1 + rng.standard_normal(shape, np.float32)
+            for shape in (
+                (batch, height, width, channels[0]),
+                (kernel, kernel, *channels),
+                (batch, height, width, channels[1]),
+            )
+        )
+    )
+
+
 def picture(height: int, width: int) -> np.ndarray:
     """uint8 [H, W] grey levels, noise likewise."""
     return np.random.default_rng(1).integers(256, size=(height, width), dtype=np.uint8)

@@ -21,6 +21,7 @@ from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.interop import export
+from cmtl_jax.models.convolution import conv2d
 from cmtl_jax.models.layers import STRIDE
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction.tiles import HALO
@@ -343,6 +344,51 @@ def load_batches(
     return Task(run, result=lambda: {"shape": list(last.image.shape)})
 
 
+def convolution(
+    precision: str,
+    batch: int,
+    height: int,
+    width: int,
+    kernel: int,
+    channels: tuple[int, int],
+    part: str,
+) -> Task:
+    """A convolution of the cascade, or one of its gradients.
+
+    Args:
+        precision: of its products.
+        batch: number of pictures.
+        height: of a picture, pixels.
+        width: likewise.
+        kernel: its side.
+        channels: of its input and its output.
+        part: 'forward', 'input' or 'kernel'.
+    """
+    made = inputs.convolution(batch, height, width, kernel, channels)
+
+    def compute(x, weights, gradient):
+        if part == "forward":
+            return conv2d(x, weights)
+        if part == "input":
+            return jax.vjp(lambda x: conv2d(x, weights), x)[1](gradient)[0]
+        return jax.vjp(lambda weights: conv2d(x, weights), weights)[1](gradient)[0]
+
+    arrays = tuple(map(jnp.asarray, made))
+    with jax.default_matmul_precision(precision):
+        program = jax.jit(compute).lower(*arrays).compile()
+    output: Any = None
+
+    def run() -> None:
+        nonlocal output
+        output = program(*arrays)
+
+    return Task(
+        run,
+        lambda: jax.block_until_ready(output),
+        lambda: {"sum": float(np.asarray(output, np.float64).sum())},
+    )
+
+
 def matmul(precision: str, side: int) -> Task:
     """A product of two square matrices: what the machine can do."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
@@ -363,6 +409,6 @@ TASKS = {
     task.__name__: task
     for task in (
         about, write_weights, prepare_pictures, train_step, forward, predict, whole, evaluate,
-        load_batches, matmul,
+        load_batches, convolution, matmul,
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ from cmtl_jax.benchmark.rooms import (
     evaluation,
     growth,
     input_pipeline,
+    layers,
     memory,
     model,
     prediction,
@@ -13,6 +14,7 @@ from cmtl_jax.benchmark.rooms import (
 ROOMS = {
     "model": model.measure,
     "train_step": train_step.measure,
+    "layers": layers.measure,
     "memory": memory.measure,
     "input_pipeline": input_pipeline.measure,
     "evaluation": evaluation.measure,
