@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cmtl_jax.errors import UserError
+from cmtl_jax.models import onednn
 
 PyTree = Any
 
@@ -78,6 +79,12 @@ class Parallel:
     def _local_devices(self) -> list[jax.Device]:
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
+    @property
+    def _on_one_cpu(self) -> bool:
+        """Whether a training step is one program for one CPU, which XLA need not split."""
+        alone = self.kind == "pmap" or self.num_devices == 1
+        return alone and self.devices[0].platform == "cpu"
+
     def round_up(self, batch_size: int) -> int:
         """The smallest batch of at least that size that divides over the devices."""
         return -(-batch_size // self.num_devices) * self.num_devices
@@ -134,7 +141,7 @@ class Parallel:
         constants = self.replicate(constants)
 
         def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
-            with jax.default_matmul_precision(self._precision):
+            with jax.default_matmul_precision(self._precision), onednn.in_use(self._on_one_cpu):
                 return compiled(state, self.split(batch), *constants)
 
         run.traces = compiled._cache_size
@@ -161,7 +168,7 @@ class Parallel:
             batch = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
             if self.process_count > 1:  # pmap takes this process's arrays, not global ones
                 state = jax.tree.map(lambda x: x.addressable_data(0), state)
-            with jax.default_matmul_precision(self._precision):
+            with jax.default_matmul_precision(self._precision), onednn.in_use(self._on_one_cpu):
                 done = compiled(state, batch, *constants)
             return self.replicate(done)
 

@@ -21,6 +21,7 @@ from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.interop import export
+from cmtl_jax.models import onednn
 from cmtl_jax.models.convolution import conv2d
 from cmtl_jax.models.layers import STRIDE
 from cmtl_jax.parallel import Parallel
@@ -353,7 +354,7 @@ def convolution(
     channels: tuple[int, int],
     part: str,
 ) -> Task:
-    """A convolution of the cascade, or one of its gradients.
+    """A convolution of the cascade as a training step computes it, or one of its gradients.
 
     Args:
         precision: of its products.
@@ -368,13 +369,14 @@ def convolution(
 
     def compute(x, weights, gradient):
         if part == "forward":
-            return conv2d(x, weights)
+            return jax.vjp(conv2d, x, weights)[0]
         if part == "input":
             return jax.vjp(lambda x: conv2d(x, weights), x)[1](gradient)[0]
         return jax.vjp(lambda weights: conv2d(x, weights), weights)[1](gradient)[0]
 
     arrays = tuple(map(jnp.asarray, made))
-    with jax.default_matmul_precision(precision):
+    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    with jax.default_matmul_precision(precision), onednn.in_use(one_cpu):
         program = jax.jit(compute).lower(*arrays).compile()
     output: Any = None
 

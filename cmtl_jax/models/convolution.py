@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cmtl_jax.models import onednn
+
 # Measured with jax 0.10 and 0.12: as a kernel gradient, XLA's CPU convolution of several examples
 # is efficient up to 16 output channels, and that of a single example above 16.
 _CHUNK = 16
@@ -25,11 +27,17 @@ _GROUP = 8
 _SMALL_GROUP = 4
 _SMALL_AREA = 128 * 128
 _ROWS = 8  # of a picture, in one product of shifted copies: they stay in the cache
+_STRIP = 32  # rows of a picture, at most, in one convolution of columns by a strip
+_VECTOR = 16  # channels that oneDNN computes at once
 _PHASES = 4  # neighbouring pixels of a row that are taken as channels of a picture of few channels
 
 
 def _pads(size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(k // 2, k // 2) for k in size]
+
+
+def _half(kernel: jax.Array) -> tuple[int, int]:
+    return kernel.shape[0] // 2, kernel.shape[1] // 2
 
 
 def _plain(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
@@ -195,6 +203,87 @@ def _columns_by_lines(
     return total.reshape(kh, n_out, kw, n_in).transpose(0, 2, 3, 1)
 
 
+def _strips(
+    x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
+) -> jax.Array:
+    """Kernel gradient as convolutions over the rows, with the pixels of a row as channels.
+
+    The tensor with fewer channels is shifted by columns, the other is the kernel.
+    """
+    if x.shape[3] <= g.shape[3]:
+        return _columns_by_strips(x, g, size, precision)
+    flipped = _columns_by_strips(g, x, size, precision)
+    return lax.rev(flipped, (0, 1)).transpose(0, 1, 3, 2)
+
+
+def _columns_by_strips(
+    x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
+) -> jax.Array:
+    """Copies of ``x``, one for each column of the kernel, convolved by strips of ``g``.
+
+    What a convolution sees as pictures are two halves of the channels of ``x``, one for each core
+    at least; as their rows, the rows; as their columns, the columns of the kernel and the channels
+    of a half; as their channels, the pixels of a row.
+
+    Args:
+        x: [B, H, W, Ci].
+        g: [B, H, W, Co].
+        size: of the kernel.
+        precision: of the convolutions.
+
+    Returns:
+        [kh, kw, Ci, Co].
+    """
+    kh, kw = size
+    b, h, w, n_in = x.shape
+    n_out = g.shape[3]
+    halves = 2 if n_in % 2 == 0 else 1
+    half = n_in // halves
+    strips = -(-h // _STRIP)
+    rows = -(-h // strips)
+    below = strips * rows - h
+    out = -(-n_out // _VECTOR) * _VECTOR
+    g = jnp.pad(g, ((0, 0), (0, below), (0, 0), (0, out - n_out)))
+    x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2 + below), (kw // 2, kw // 2), (0, 0)))
+    x = x.reshape(*x.shape[:3], halves, half).transpose(0, 3, 1, 4, 2)
+
+    def add(carry: tuple[jax.Array, jax.Array], number: jax.Array):
+        total, columns = carry
+        example, top = number // strips, number % strips * rows
+        # Written one after the other: joined at once, XLA would pick them pixel by pixel.
+        for j in range(kw):
+            start, shape = (example, 0, top, 0, j), (1, halves, rows + kh - 1, half, w)
+            column = lax.dynamic_slice(x, start, shape)[0]
+            columns = lax.dynamic_update_slice(columns, column, (0, 0, j * half, 0))
+        strip = lax.dynamic_slice(g, (example, top, 0, 0), (1, rows, w, out))
+        strip = strip.reshape(rows, 1, w, out)
+        if onednn.suits(columns, strip):
+            part = onednn.convolve(columns, strip)
+        else:
+            part = lax.conv_general_dilated(
+                columns,
+                strip,
+                window_strides=(1, 1),
+                padding="VALID",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision=precision,
+            )
+        return (total + part, columns), None
+
+    start = (
+        _zeros_like(x, (halves, kh, kw * half, out)),
+        _zeros_like(x, (halves, rows + kh - 1, kw * half, w)),
+    )
+    (total, _), _ = lax.scan(add, start, jnp.arange(b * strips))
+    total = total[..., :n_out].reshape(halves, kh, kw, half, n_out)
+    return total.transpose(1, 2, 0, 3, 4).reshape(kh, kw, n_in, n_out)
+
+
+def _zeros_like(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Zeros that vary over the same axes of a shard_map as x does."""
+    return jnp.zeros(shape, x.dtype) + 0 * x.ravel()[0]
+
+
 def _shifted_is_faster(x: jax.Array, g: jax.Array, size: tuple[int, int]) -> bool:
     large = x.shape[1] * x.shape[2] >= _SMALL_AREA
     few = x.shape[0] <= _SMALL_GROUP
@@ -226,6 +315,8 @@ def _auto(
     x: jax.Array, g: jax.Array, size: tuple[int, int], precision: lax.PrecisionLike
 ) -> jax.Array:
     """The plain gradient on accelerators, the fastest exact one measured on CPU."""
+    if onednn.suits(x, g):
+        return _strips(x, g, size, precision)
     symbolic = not all(isinstance(n, int) for n in x.shape + g.shape)
     if symbolic or min(x.shape) == 0:
         return _correlate(x, g, size, precision)
@@ -245,6 +336,7 @@ _KERNEL_GRADIENTS: dict[str, Callable[..., jax.Array]] = {
     "split": _split,
     "single": _single,
     "shifted": _shifted,
+    "strips": _strips,
     "grouped": _grouped,
 }
 IMPLEMENTATIONS = tuple(_KERNEL_GRADIENTS)
@@ -258,12 +350,18 @@ def _conv2d(
 
 
 def _conv2d_fwd(x, kernel, precision, implementation):
+    if onednn.suits(x, kernel) and implementation == "auto":
+        return onednn.convolve(x, kernel, _half(kernel)), (x, kernel)
     return _forward(x, kernel, precision), (x, kernel)
 
 
 def _conv2d_bwd(precision, implementation, residuals, g):
     x, kernel = residuals
-    (x_bar,) = jax.linear_transpose(lambda v: _plain(v, kernel, precision), x)(g)
+    if onednn.suits(g, kernel) and implementation == "auto":
+        turned = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
+        x_bar = onednn.convolve(g, turned, _half(kernel))
+    else:
+        (x_bar,) = jax.linear_transpose(lambda v: _plain(v, kernel, precision), x)(g)
     kernel_bar = _KERNEL_GRADIENTS[implementation](x, g, kernel.shape[:2], precision)
     return x_bar, kernel_bar
 
