@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cmtl_jax import freed_memory
 from cmtl_jax.errors import UserError
 from cmtl_jax.models import onednn
 
@@ -137,14 +138,24 @@ class Parallel:
         """
         if self.kind == "pmap":
             return self._pmap_step(step, constants)
-        compiled = jax.jit(step, donate_argnums=0, out_shardings=(self.replicated, self.replicated))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(self.replicated, self.replicated))
         constants = self.replicate(constants)
+        programs: dict[tuple, jax.stages.Compiled] = {}
 
         def run(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
-            with jax.default_matmul_precision(self._precision), onednn.in_use(self._on_one_cpu):
-                return compiled(state, self.split(batch), *constants)
+            arguments = (self.replicate(state), self.split(batch), *constants)
+            leaves, structure = jax.tree.flatten(arguments[:2])
+            key = (structure, *((x.shape, x.dtype) for x in leaves))
+            if key not in programs:
+                with (
+                    jax.default_matmul_precision(self._precision),
+                    onednn.in_use(self._on_one_cpu),
+                ):
+                    programs[key] = jitted.lower(*arguments).compile()
+                freed_memory.give_back()  # before the step takes its own
+            return programs[key](*arguments)
 
-        run.traces = compiled._cache_size
+        run.traces = lambda: len(programs)
         return run
 
     def _pmap_step(self, step, constants):
