@@ -15,6 +15,13 @@ def get_config(preset=None):
     config.dataset.name = "shanghaitech"
     config.dataset.options.part = "part_a"
     base_config.apply_preset(config, preset)
+    if config.preset == "recommended":
+        # As for part B: at half the sides a crop shows four times the scene at a quarter of the
+        # cost. 4,500 steps from part B's weights have a validation MAE of 195.1; at full size
+        # 14,000 steps have 207.9, and 7,500 more did not change that. Counts at full size moved by a
+        # third with the sharpness of a picture.
+        config.input.scale = 0.5
+        config.augment.update(zoom=0.35, sharpness=0.3)
     if config.preset == "c3":
         # Its mean and deviation of the pictures, averaged over the colours.
         config.input.update(mean=97.0, std=69.6)
