@@ -123,7 +123,7 @@ KEYS = (
     Key("augment.noise", (0.5, 0.0), {"crop images"}),
     Key("augment.noise_level", (10.0, 5.0), {"crop images"}),
     Key("augment.contrast", (0.2, 0.0), {"crop images"}),
-    Key("augment.sharpness", (0.0, 0.5), {"crop images"}),
+    Key("augment.sharpness", (0.0, 0.3), {"crop images"}),
     Key("augment.brightness", (20.0, 0.0), {"crop images"}),
     Key("augment.zoom", (0.25, 0.0), CROPS, GROUPS),
     Key("augment.clip", (True, False), {"crop images"}),
