@@ -4,8 +4,9 @@ Arrays of the state are replicated over all devices of all processes; batches ar
 first axis. A process hands over its own part of a global batch, as NumPy arrays.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cmtl_jax import freed_memory
 from cmtl_jax.errors import UserError
+from cmtl_jax.kernels import library as kernels
 from cmtl_jax.models import onednn
 
 PyTree = Any
@@ -86,6 +88,24 @@ class Parallel:
         alone = self.kind == "pmap" or self.num_devices == 1
         return alone and self.devices[0].platform == "cpu"
 
+    @contextlib.contextmanager
+    def _training(self) -> Iterator[None]:
+        """How training steps are traced."""
+        ours = self._on_one_cpu and kernels.available()
+        with (
+            jax.default_matmul_precision(self._precision),
+            kernels.in_use(ours),
+            onednn.in_use(self._on_one_cpu and not ours),
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """How evaluation steps are traced; each thread has settings of its own."""
+        one_cpu = self.num_devices == 1 and self.devices[0].platform == "cpu"
+        with jax.default_matmul_precision(self._precision), kernels.in_use(one_cpu):
+            yield
+
     def round_up(self, batch_size: int) -> int:
         """The smallest batch of at least that size that divides over the devices."""
         return -(-batch_size // self.num_devices) * self.num_devices
@@ -147,10 +167,7 @@ class Parallel:
             leaves, structure = jax.tree.flatten(arguments[:2])
             key = (structure, *((x.shape, x.dtype) for x in leaves))
             if key not in programs:
-                with (
-                    jax.default_matmul_precision(self._precision),
-                    onednn.in_use(self._on_one_cpu),
-                ):
+                with self._training():
                     programs[key] = jitted.lower(*arguments).compile()
                 freed_memory.give_back()  # before the step takes its own
             return programs[key](*arguments)
@@ -179,7 +196,7 @@ class Parallel:
             batch = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
             if self.process_count > 1:  # pmap takes this process's arrays, not global ones
                 state = jax.tree.map(lambda x: x.addressable_data(0), state)
-            with jax.default_matmul_precision(self._precision), onednn.in_use(self._on_one_cpu):
+            with self._training():
                 done = compiled(state, batch, *constants)
             return self.replicate(done)
 
@@ -203,7 +220,7 @@ class Parallel:
             return tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
 
         def program(params: PyTree, batch: PyTree) -> jax.stages.Compiled:
-            with jax.default_matmul_precision(self._precision):  # each thread has its own
+            with self._evaluating():
                 return compiled.lower(params, batch).compile()
 
         def prepare(params: PyTree, batches: Iterable[PyTree]) -> None:
@@ -221,7 +238,7 @@ class Parallel:
         def run(params: PyTree, batch: PyTree) -> PyTree:
             if (ready := prepared.get(shapes(batch))) is not None:
                 return ready.result()(self.replicate(params), self.split(batch))
-            with jax.default_matmul_precision(self._precision):
+            with self._evaluating():
                 return compiled(params, self.split(batch))
 
         run.prepare = prepare
