@@ -1,7 +1,7 @@
-"""Convolution of stride 1 by the Fourier transform of tiles, and its gradients, on one CPU.
+"""A layer's convolution by the Fourier transform of tiles, on one CPU.
 
 A direct convolution of 9x9 multiplies 81 times for each pair of channels and pixel; here it is some
-20 times, transforms included. The method is told in `fft_convolution.cc`.
+20 times, transforms included. The method is told in `fft_convolution.h`.
 """
 
 import jax
@@ -17,46 +17,56 @@ _AREA = 144  # pixels of a picture, at least: smaller ones leave tiles empty
 
 def suits(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether the program traced now may take this for such arrays, and gains by it."""
-    if not library.used() or any(not isinstance(n, int) for n in x.shape):
-        return False
     kh, kw, *channels = kernel.shape
     return (
-        x.dtype == kernel.dtype == jnp.float32
+        library.used(x, kernel)
         and kh == kw
         and kh in _SIDES
         and min(channels) >= _CHANNELS
-        and x.shape[0] > 0
         and x.shape[1] * x.shape[2] >= _AREA
     )
 
 
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution that keeps the picture's size, zero-padded outside.
+@jax.custom_vjp
+def convolve(
+    x: jax.Array, slope: jax.Array | None, kernel: jax.Array, bias: jax.Array, size: jax.Array
+) -> jax.Array:
+    """mask(conv(prelu(x)) + bias): stride 1, zero-padded outside, zero beyond the sizes.
 
     Args:
         x: float32 [B, H, W, Ci].
+        slope: float32 [], of the PReLU; None where there is none.
         kernel: float32 [k, k, Ci, Co], k odd and at most 15.
+        bias: float32 [Co].
+        size: int32 [B, 2], valid rows and columns of each picture.
 
     Returns:
         float32 [B, H, W, Co].
     """
     shape = jax.ShapeDtypeStruct((*x.shape[:3], kernel.shape[3]), jnp.float32)
     call = jax.ffi.ffi_call("cmtl_fft_convolution", shape, vmap_method="sequential")
-    return call(x, kernel)
+    return call(x, _number(slope), kernel, bias, size, activate=slope is not None)
 
 
-def gradients(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gradients of the convolution of x by the kernel.
+def _forward(x, slope, kernel, bias, size):
+    return convolve(x, slope, kernel, bias, size), (x, slope, kernel, size)
 
-    Args:
-        x: float32 [B, H, W, Ci].
-        kernel: float32 [k, k, Ci, Co], k odd and at most 15.
-        y_bar: float32 [B, H, W, Co], the gradient of its result.
 
-    Returns:
-        Those of x and of the kernel.
-    """
+def _backward(residuals, g):
+    x, slope, kernel, size = residuals
     turned = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    shapes = tuple(jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (x, kernel))
+    shapes = tuple(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (x.shape, (), kernel.shape, kernel.shape[3:])
+    )
     call = jax.ffi.ffi_call("cmtl_fft_convolution_gradients", shapes, vmap_method="sequential")
-    return call(x, turned, y_bar)
+    active = slope is not None
+    x_bar, slope_bar, *others = call(x, _number(slope), turned, size, g, activate=active)
+    return x_bar, slope_bar if active else None, *others, None
+
+
+def _number(slope: jax.Array | None) -> jax.Array:
+    return jnp.float32(1) if slope is None else slope
+
+
+convolve.defvjp(_forward, _backward)

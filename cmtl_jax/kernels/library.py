@@ -20,11 +20,16 @@ from collections.abc import Iterator
 
 import filelock
 import jax
+import jax.numpy as jnp
 
 SWITCH = "CMTL_JAX_KERNELS"  # environment: 0 leaves the kernels alone
 
-_SOURCES = tuple(sorted(pathlib.Path(__file__).parent.glob("*.cc")))
-_TARGETS = ("cmtl_fft_convolution", "cmtl_fft_convolution_gradients")
+_FOLDER = pathlib.Path(__file__).parent
+_TARGETS = tuple(
+    f"cmtl_{name}{part}"
+    for name in ("fft_convolution", "prelu_pool", "shallow_convolution")
+    for part in ("", "_gradients")
+)
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w")
 _LONGEST = 300  # seconds that compiling may take
 _in_use = contextvars.ContextVar("kernels_in_use", default=False)
@@ -40,9 +45,12 @@ def in_use(wanted: bool = True) -> Iterator[None]:
         _in_use.reset(token)
 
 
-def used() -> bool:
-    """Whether the program traced now may call kernels."""
-    return _in_use.get()
+def used(*arrays: jax.Array) -> bool:
+    """Whether the program traced now may call kernels for these arrays: float32, of known shape."""
+    return _in_use.get() and all(
+        a.dtype == jnp.float32 and all(isinstance(n, int) and n > 0 for n in a.shape)
+        for a in arrays
+    )
 
 
 @functools.cache
@@ -82,9 +90,9 @@ def _built() -> pathlib.Path:
     """
     compiler = _compiler()
     command = [compiler, *_FLAGS, *_tuning(), "-I", jax.ffi.include_dir()]
-    about = [jax.__version__, platform.machine(), _processor(), *map(os.path.realpath, command)]
+    about = [jax.__version__, _processor(), os.path.realpath(compiler), *command]
     digest = hashlib.sha256("\0".join(about).encode())
-    for source in _SOURCES:
+    for source in sorted((*_FOLDER.glob("*.h"), *_FOLDER.glob("*.cc"))):
         digest.update(source.read_bytes())
     folder = _folder()
     library = folder / f"kernels-{digest.hexdigest()[:16]}.so"
@@ -95,7 +103,7 @@ def _built() -> pathlib.Path:
             logging.info("compiling kernels for this processor, once")
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 made = pathlib.Path(scratch) / library.name
-                _run([*command, "-o", str(made), *map(str, _SOURCES)])
+                _run([*command, "-o", str(made), str(_FOLDER / "kernels.cc")])
                 os.replace(made, library)
     return library
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 from cmtl_jax.models import initializers
 from cmtl_jax.models.layers import (
     STRIDE,
+    Features,
     MaskedConv,
     MaskedConvTranspose,
     PReLU,
@@ -26,6 +27,7 @@ from cmtl_jax.models.layers import (
     extent,
     max_pool,
     require_whole_cells,
+    value,
 )
 from cmtl_jax.models.output import CmtlOutput
 
@@ -76,13 +78,13 @@ class ConvPReLU(nn.Module):
     kernel_size: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, x: Features, size: jax.Array) -> Features:
         a = self.architecture
         conv_init = initializers.BY_NAME[a.init]().conv
         x = MaskedConv(self.features, self.kernel_size, conv_init, dtype=a.dtype, name="conv")(
             x, size
         )
-        return PReLU(name="prelu")(x)
+        return PReLU(lazy=True, name="prelu")(x)
 
 
 class SharedLayers(nn.Module):
@@ -91,7 +93,7 @@ class SharedLayers(nn.Module):
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, image: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, image: jax.Array, size: jax.Array) -> Features:
         """[B, H, W, C], size in pixels -> [B, H, W, 32]."""
         x = ConvPReLU(self.architecture, 16, 9, name="conv1")(image, size)
         return ConvPReLU(self.architecture, 32, 7, name="conv2")(x, size)
@@ -103,13 +105,13 @@ class HighLevelPrior(nn.Module):
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, shared: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, shared: Features, size: jax.Array) -> jax.Array:
         """[B, H, W, 32], size in pixels -> features of the last convolution [B, H/4, W/4, 8]."""
         a = self.architecture
         x = max_pool(ConvPReLU(a, 16, 9, name="conv1")(shared, size))
         x = max_pool(ConvPReLU(a, 32, 7, name="conv2")(x, size // 2))
         x = ConvPReLU(a, 16, 7, name="conv3")(x, size // 4)
-        return ConvPReLU(a, 8, 7, name="conv4")(x, size // 4)
+        return value(ConvPReLU(a, 8, 7, name="conv4")(x, size // 4))
 
 
 class GroupHead(nn.Module):
@@ -151,7 +153,7 @@ class GroupHead(nn.Module):
             return jnp.concatenate([x.reshape(x.shape[0], -1) for x in levels], axis=-1)
         x = adaptive_max_pool(features, size, 32)
         whole = jnp.full_like(size, 32)
-        x = ConvPReLU(a, 4, 1, name="reduce")(x, whole)
+        x = value(ConvPReLU(a, 4, 1, name="reduce")(x, whole))
         return x.reshape(x.shape[0], -1)
 
 
@@ -161,13 +163,13 @@ class DensityStage(nn.Module):
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, shared: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, shared: Features, size: jax.Array) -> jax.Array:
         """[B, H, W, 32], size in pixels -> [B, H/4, W/4, 10]."""
         a = self.architecture
         x = max_pool(ConvPReLU(a, 20, 7, name="conv1")(shared, size))
         x = max_pool(ConvPReLU(a, 40, 5, name="conv2")(x, size // 2))
         x = ConvPReLU(a, 20, 5, name="conv3")(x, size // 4)
-        return ConvPReLU(a, 10, 5, name="conv4")(x, size // 4)
+        return value(ConvPReLU(a, 10, 5, name="conv4")(x, size // 4))
 
 
 class Decoder(nn.Module):

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cmtl_jax.kernels import fft_convolution
 from cmtl_jax.models import onednn
 
 # Measured with jax 0.10 and 0.12: as a kernel gradient, XLA's CPU convolution of several examples
@@ -347,14 +346,10 @@ IMPLEMENTATIONS = tuple(_KERNEL_GRADIENTS)
 def _conv2d(
     x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike, implementation: str
 ) -> jax.Array:
-    if implementation == "auto" and fft_convolution.suits(x, kernel):
-        return fft_convolution.convolve(x, kernel)
     return _forward(x, kernel, precision)
 
 
 def _conv2d_fwd(x, kernel, precision, implementation):
-    if implementation == "auto" and fft_convolution.suits(x, kernel):
-        return fft_convolution.convolve(x, kernel), (x, kernel)
     if onednn.suits(x, kernel) and implementation == "auto":
         return onednn.convolve(x, kernel, _half(kernel)), (x, kernel)
     return _forward(x, kernel, precision), (x, kernel)
@@ -362,8 +357,6 @@ def _conv2d_fwd(x, kernel, precision, implementation):
 
 def _conv2d_bwd(precision, implementation, residuals, g):
     x, kernel = residuals
-    if implementation == "auto" and fft_convolution.suits(x, kernel):
-        return fft_convolution.gradients(x, kernel, g)
     if onednn.suits(g, kernel) and implementation == "auto":
         turned = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
         x_bar = onednn.convolve(g, turned, _half(kernel))

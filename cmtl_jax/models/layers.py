@@ -8,10 +8,12 @@ sees exactly the zeros that SAME padding would give a picture alone.
 
 from collections.abc import Callable
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cmtl_jax.kernels import fft_convolution, library, prelu_pool, shallow_convolution
 from cmtl_jax.models import convolution, transposed_convolution
 
 Initializer = Callable[..., jax.Array]
@@ -50,6 +52,34 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+@flax.struct.dataclass
+class Activated:
+    """The result of a PReLU that whoever reads it computes, on the way, where kernels can.
+
+    Attributes:
+        x: what the PReLU is of.
+        slope: float32 [].
+    """
+
+    x: jax.Array
+    slope: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.x.shape
+
+    def value(self) -> jax.Array:
+        return prelu(self.x, self.slope)
+
+
+Features = jax.Array | Activated
+
+
+def value(x: Features) -> jax.Array:
+    """Features as an array."""
+    return x.value() if isinstance(x, Activated) else x
+
+
 class MaskedConv(nn.Module):
     """Convolution (stride 1, SAME), masked again because its bias leaks into the padding."""
 
@@ -60,12 +90,18 @@ class MaskedConv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, x: Features, size: jax.Array) -> jax.Array:
         """x [B, H, W, C], size int32 [B, 2] in x's pixels -> [B, H, W, features]."""
         k = self.kernel_size
         kernel = self.param("kernel", self.kernel_init, (k, k, x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        y = convolution.conv2d(x.astype(self.dtype), kernel.astype(self.dtype))
+        if jnp.dtype(self.dtype) == jnp.float32:
+            read, slope = (x.x, x.slope) if isinstance(x, Activated) else (x, None)
+            if fft_convolution.suits(read, kernel):
+                return fft_convolution.convolve(read, slope, kernel, bias, size)
+            if shallow_convolution.suits(read, kernel):
+                return shallow_convolution.convolve(value(x), kernel, bias, size)
+        y = convolution.conv2d(value(x).astype(self.dtype), kernel.astype(self.dtype))
         return apply_mask(y + bias.astype(self.dtype), size)
 
 
@@ -78,12 +114,12 @@ class MaskedConvTranspose(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: jax.Array) -> jax.Array:
+    def __call__(self, x: Features, size: jax.Array) -> jax.Array:
         """x [B, H, W, C], size int32 [B, 2] in the output's pixels -> [B, 2H, 2W, features]."""
         conv = _ConvTranspose(
             self.features, self.kernel_init, self.bias_init, self.dtype, name="conv"
         )
-        return apply_mask(conv(x), size)
+        return apply_mask(conv(value(x)), size)
 
 
 class _ConvTranspose(nn.Module):
@@ -100,18 +136,37 @@ class _ConvTranspose(nn.Module):
         return transposed_convolution.conv_transpose2d(x.astype(self.dtype), kernel) + bias
 
 
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """x where it is at least 0, else slope x."""
+    return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
 class PReLU(nn.Module):
-    """Parametric ReLU with one slope a layer that starts at 0.25, as in the authors' framework."""
+    """Parametric ReLU with one slope a layer that starts at 0.25, as in the authors' framework.
+
+    With `lazy` the result may be one that is computed by those who read it.
+    """
+
+    lazy: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> Features:
         slope = self.param("slope", nn.initializers.constant(0.25), ())
-        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+        if self.lazy and library.used(x, slope):
+            return Activated(x, slope)
+        return prelu(x, slope)
+
+
+def max_pool(x: Features) -> jax.Array:
+    """2x2 max pooling, stride 2: [B, H, W, C] -> [B, H/2, W/2, C]; H and W are even."""
+    if isinstance(x, Activated) and prelu_pool.suits(x.x):
+        return prelu_pool.pool(x.x, x.slope)
+    return _max_pool(value(x))
 
 
 @jax.custom_vjp
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max pooling, stride 2: [B, H, W, C] -> [B, H/2, W/2, C]; H and W are even.
+def _max_pool(x: jax.Array) -> jax.Array:
+    """The same of an array.
 
     The gradient goes to the largest of the four, in equal parts where several are. It is a
     comparison, which XLA runs many times faster on a CPU than the select-and-scatter of a pooling
@@ -126,7 +181,7 @@ def _windows(x: jax.Array) -> jax.Array:
 
 
 def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = max_pool(x)
+    y = _max_pool(x)
     return y, (x, y)
 
 
@@ -139,7 +194,7 @@ def _max_pool_bwd(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     return (part.reshape(x.shape),)
 
 
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def adaptive_max_pool(x: jax.Array, size: jax.Array, bins: int) -> jax.Array:

@@ -1,9 +1,10 @@
-// Convolution of stride 1 with its gradients, by the Fourier transform of overlapping tiles.
+// A layer's convolution of stride 1, by the Fourier transform of overlapping tiles, and its
+// gradients: y = mask(conv(prelu(x)) + bias), where the PReLU is that of the layer before.
 //
 // A picture [B, H, W, C] is cut into windows of T x T pixels that overlap by the kernel's side less
-// one. The transform of a window by that of the kernel is the transform of its convolution, of which
-// the first T - k + 1 rows and columns are exact; they are written side by side. Sums over channels
-// are taken between transforms, as one small matrix product for each frequency.
+// one. The transform of a window by that of the kernel is the transform of its convolution, of
+// which the first T - k + 1 rows and columns are exact; they are written side by side. Sums over
+// channels are taken between transforms, as one small matrix product for each frequency.
 //
 // - Vectors hold channels: every operation of a transform acts on V channels at once.
 // - Two windows are one complex tile, the first its real and the second its imaginary part; the
@@ -14,44 +15,24 @@
 // - A thread takes a block of tiles at a time: it transforms their rows, and then one column of
 //   frequencies after the other, so that most of the work happens in the cache.
 
+#ifndef CMTL_JAX_KERNELS_FFT_CONVOLUTION_H_
+#define CMTL_JAX_KERNELS_FFT_CONVOLUTION_H_
+
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
+#include "threads.h"
+#include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
-namespace ffi = xla::ffi;
-
 namespace {
+namespace fft_convolution {
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
-// ---- Vectors -------------------------------------------------------------------------------------
-
-#if defined(__AVX512F__)
-constexpr int V = 16;
-#elif defined(__AVX__)
-constexpr int V = 8;
-#else
-constexpr int V = 4;
-#endif
-
-typedef float vec __attribute__((vector_size(V * sizeof(float))));
-typedef float unaligned_vec
-    __attribute__((vector_size(V * sizeof(float)), aligned(sizeof(float)), may_alias));
+// ---- Complex numbers
+// -----------------------------------------------------------------------------
 
 // Copied part by part: as a whole, GCC copies through narrower registers and stalls.
 struct Complex {
@@ -67,34 +48,8 @@ struct Complex {
   }
 };
 
-ALWAYS_INLINE vec load(const float* p, int lanes) {
-  if (lanes >= V) return *reinterpret_cast<const unaligned_vec*>(p);
-#if defined(__AVX512F__)
-  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p);
-#else
-  vec v = {};
-  for (int i = 0; i < lanes; ++i) v[i] = p[i];
-  return v;
-#endif
-}
-
-ALWAYS_INLINE void store(float* p, vec v, int lanes) {
-  if (lanes >= V) {
-    *reinterpret_cast<unaligned_vec*>(p) = v;
-    return;
-  }
-#if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), (__m512)v);
-#else
-  for (int i = 0; i < lanes; ++i) p[i] = v[i];
-#endif
-}
-
-ALWAYS_INLINE void prefetch(const float* p, int64_t floats) {
-  for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(p + i);
-}
-
-// ---- Transform of 16 complex numbers -------------------------------------------------------------
+// ---- Transform of 16 complex numbers
+// -------------------------------------------------------------
 
 constexpr int T = 16;            // pixels a side of a tile
 constexpr int HALF = T / 2 + 1;  // columns of frequencies that are no conjugates of others
@@ -162,105 +117,11 @@ ALWAYS_INLINE void fft(Get get, Put put) {
   }
 }
 
-// ---- Memory and threads --------------------------------------------------------------------------
+// ---- Shapes
+// --------------------------------------------------------------------------------------
 
-// Buffers are kept for the next call: fresh memory costs more than what is done with it here.
-class Buffers {
- public:
-  static float* take(size_t floats, size_t& capacity) {
-    constexpr size_t page = size_t{1} << 21;
-    const size_t bytes = (floats * sizeof(float) + page - 1) / page * page;
-    {
-      std::lock_guard<std::mutex> lock(mutex());
-      auto& free = list();
-      auto best = free.end();
-      for (auto it = free.begin(); it != free.end(); ++it) {
-        if (it->first >= bytes && (best == free.end() || it->first < best->first)) best = it;
-      }
-      if (best != free.end() && best->first <= 2 * bytes) {
-        const auto found = *best;
-        free.erase(best);
-        capacity = found.first;
-        return found.second;
-      }
-    }
-    void* memory = std::aligned_alloc(page, bytes);
-    if (memory == nullptr) std::abort();
-#if defined(__linux__)
-    madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-    capacity = bytes;
-    return static_cast<float*>(memory);
-  }
-  static void give(float* memory, size_t capacity) {
-    std::lock_guard<std::mutex> lock(mutex());
-    list().emplace_back(capacity, memory);
-    if (list().size() > 64) {
-      std::free(list().front().second);
-      list().erase(list().begin());
-    }
-  }
-
- private:
-  static std::mutex& mutex() {
-    static auto* m = new std::mutex;
-    return *m;
-  }
-  static std::vector<std::pair<size_t, float*>>& list() {
-    static auto* l = new std::vector<std::pair<size_t, float*>>;
-    return *l;
-  }
-};
-
-class Buffer {
- public:
-  explicit Buffer(size_t floats) { data_ = Buffers::take(floats, capacity_); }
-  ~Buffer() { Buffers::give(data_, capacity_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
-  size_t capacity_;
-};
-
-// Calls work(i) for i below n, here and in the pool. Waits for what has begun, never for a task that
-// the pool has not come to: several calls at a time cannot block each other.
-template <typename Work>
-void parallel_for(ffi::ThreadPool& pool, int64_t n, Work work) {
-  struct Shared {
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-  };
-  int64_t helpers = std::min<int64_t>(pool.num_threads(), n) - 1;
-  auto shared = std::make_shared<Shared>();
-  // The pointer is followed only for i < n, so only while this call waits.
-  Work* pointer = &work;
-  auto run = [shared, pointer, n] {
-    for (;;) {
-      int64_t i = shared->next.fetch_add(1);
-      if (i >= n) return;
-      (*pointer)(i);
-      if (shared->done.fetch_add(1) + 1 == n) {
-        std::lock_guard<std::mutex> lock(shared->mutex);
-        shared->finished.notify_all();
-      }
-    }
-  };
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(decltype(run)(run));
-  run();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done.load() == n; });
-}
-
-// ---- Shapes --------------------------------------------------------------------------------------
-
-constexpr int PAIRS = 8;         // of tiles in a block, at most
-constexpr int VECTOR = 2 * V;    // floats of a complex vector
-
-inline int groups(int64_t channels) { return static_cast<int>((channels + V - 1) / V); }
+constexpr int PAIRS = 8;       // of tiles in a block, at most
+constexpr int VECTOR = 2 * V;  // floats of a complex vector
 
 inline Complex& complex(float* p) { return *reinterpret_cast<Complex*>(p); }
 inline const Complex& complex(const float* p) { return *reinterpret_cast<const Complex*>(p); }
@@ -285,24 +146,29 @@ struct Tile {
   int64_t first = 0;  // pixel of the batch; may lie outside the picture
   int top = 0, bottom = 0, left = 0, right = 0;
 
-  // Its first pixel lies `before` pixels above and left of its place; it has `extent` pixels a side.
-  Tile(const Tiling& t, int64_t number, int before, int extent) {
+  // Its first pixel lies `before` pixels above and left of its place; it has `extent` pixels a
+  // side. What lies outside the sizes [B, 2] of the pictures, where they are given, is no part of
+  // them.
+  Tile(const Tiling& t, int64_t number, int before, int extent, const int32_t* sizes = nullptr) {
     if (number >= t.tiles) return;
+    const int64_t picture = number / (t.rows * t.columns);
+    const int64_t height = sizes ? std::min<int64_t>(sizes[2 * picture], t.height) : t.height;
+    const int64_t width = sizes ? std::min<int64_t>(sizes[2 * picture + 1], t.width) : t.width;
     const int64_t in_picture = number % (t.rows * t.columns);
     const int64_t y = in_picture / t.columns * t.step - before;
     const int64_t x = in_picture % t.columns * t.step - before;
-    first = (number / (t.rows * t.columns) * t.height + y) * t.width + x;
+    first = (picture * t.height + y) * t.width + x;
     top = static_cast<int>(std::max<int64_t>(0, -y));
     left = static_cast<int>(std::max<int64_t>(0, -x));
-    bottom = static_cast<int>(std::min<int64_t>(extent, t.height - y));
-    right = static_cast<int>(std::min<int64_t>(extent, t.width - x));
+    bottom = static_cast<int>(std::min<int64_t>(extent, height - y));
+    right = static_cast<int>(std::min<int64_t>(extent, width - x));
   }
   bool has(int row) const { return row >= top && row < bottom; }
 };
 
 // Tiles of a block after the transform of their rows (or before its inverse): [T columns][slots][T
-// rows] complex vectors; a slot is a group of channels of a pair of tiles. Columns lie an odd number
-// of cache lines apart, so that they do not displace each other in the cache.
+// rows] complex vectors; a slot is a group of channels of a pair of tiles. Columns lie an odd
+// number of cache lines apart, so that they do not displace each other in the cache.
 struct Rows {
   float* data;
   int slots;
@@ -321,70 +187,113 @@ size_t column_floats(int slots) { return size_t{T} * slots * VECTOR; }
 
 // ---- Rows of tiles ------------------------------------------------------------------------------
 
-// All channels of a pair of tiles, from slot on. With a halo a tile begins side / 2 pixels above and
-// left of its place and has all T rows and columns; else only `step`, and the rows below are left as
-// they are.
-void transform_rows(const float* picture, int64_t channels, const Tiling& t, int64_t pair,
-                           bool halo, const Rows& out, int slot) {
+// Pictures [B, H, W, channels] as a transform reads them.
+struct Source {
+  const float* data;
+  int64_t channels;
+  const int32_t* sizes;  // valid rows and columns of each picture; null: all of them
+  bool activate;         // whether PReLU comes first, with this slope
+  float slope;
+};
+
+// All channels of a pair of tiles, from slot on. With a halo a tile begins side / 2 pixels above
+// and left of its place and has all T rows and columns; else only `step`, and the rows below are
+// left as they are. Adds the pixels of the tiles without their halo to sums [groups], where these
+// are given.
+template <bool ACTIVATE>
+void transform_rows(const Source& from, const Tiling& t, int64_t pair, bool halo, const Rows& out,
+                    int slot, vec* sums) {
   const int before = halo ? t.side / 2 : 0, extent = halo ? T : t.step;
-  const Tile one(t, 2 * pair, before, extent), two(t, 2 * pair + 1, before, extent);
-  const float* first = picture + one.first * channels;
-  const float* second = picture + two.first * channels;
-  const bool whole = one.left == 0 && one.right == T && two.left == 0 && two.right == T;
+  const int64_t channels = from.channels;
+  const Tile tiles[2] = {{t, 2 * pair, before, extent, from.sizes},
+                         {t, 2 * pair + 1, before, extent, from.sizes}};
+  bool whole = true;
+  for (const Tile& tile : tiles) whole = whole && tile.left == 0 && tile.right == T;
   const int64_t stride = out.column_stride(), line_stride = t.width * channels;
   const int num_groups = groups(channels);
+  const float slope = from.slope;
+  auto read = [=](const float* p, int lanes) {
+    const vec v = load(p, lanes);
+    return ACTIVATE ? prelu(v, slope) : v;
+  };
   Complex line[T];
   for (int r = 0; r < extent; ++r) {
-    const float* a = first + r * line_stride;
-    const float* b = second + r * line_stride;
-    const bool in_one = one.has(r), in_two = two.has(r);
-    if (one.has(r + 1)) prefetch(a + line_stride + one.left * channels, (one.right - one.left) * channels);
-    if (two.has(r + 1)) prefetch(b + line_stride + two.left * channels, (two.right - two.left) * channels);
-    for (int group = 0; group < num_groups; ++group, a += V, b += V) {
-      const int lanes = static_cast<int>(std::min<int64_t>(V, channels - int64_t{group} * V));
+    const float* lines[2];
+    bool has[2];
+    for (int i = 0; i < 2; ++i) {
+      const Tile& tile = tiles[i];
+      lines[i] = from.data + tile.first * channels + r * line_stride;
+      has[i] = tile.has(r) && tile.left < tile.right;
+      if (tile.has(r + 1)) {
+        prefetch(lines[i] + line_stride + tile.left * channels,
+                 (tile.right - tile.left) * channels);
+      }
+    }
+    for (int group = 0; group < num_groups; ++group) {
+      const int lanes = lanes_of(channels, group);
+      const float *a = lines[0] + group * V, *b = lines[1] + group * V;
       float* to = out.at(0, slot + group) + r * VECTOR;
       auto put = [&](int k, Complex v) { complex(to + k * stride) = v; };
-      if (whole && in_one && in_two && lanes == V) {
-        fft(
-            [&](int n) {
-              return Complex{load(a + n * channels, V), load(b + n * channels, V)};
-            },
-            put);
-        continue;
-      }
-      if (!in_one && !in_two) {
+      if (!has[0] && !has[1]) {
         for (int k = 0; k < T; ++k) put(k, Complex{});
         continue;
       }
-      for (Complex& c : line) c = Complex();
-      if (in_one) {
-        for (int n = one.left; n < one.right; ++n) line[n].re = load(a + n * channels, lanes);
+      if (whole && has[0] && has[1] && lanes == V) {
+        fft([&](int n) { return Complex{read(a + n * channels, V), read(b + n * channels, V)}; },
+            put);
+      } else {
+        for (Complex& c : line) c = Complex();
+        if (has[0]) {
+          for (int n = tiles[0].left; n < tiles[0].right; ++n) {
+            line[n].re = read(a + n * channels, lanes);
+          }
+        }
+        if (has[1]) {
+          for (int n = tiles[1].left; n < tiles[1].right; ++n) {
+            line[n].im = read(b + n * channels, lanes);
+          }
+        }
+        fft([&](int n) { return line[n]; }, put);
       }
-      if (in_two) {
-        for (int n = two.left; n < two.right; ++n) line[n].im = load(b + n * channels, lanes);
+      if (sums == nullptr || r < before || r >= before + t.step) continue;
+      for (int i = 0; i < 2; ++i) {
+        if (!has[i]) continue;
+        const float* p = lines[i] + group * V;
+        const int end = std::min(tiles[i].right, before + t.step);
+        for (int n = std::max(tiles[i].left, before); n < end; ++n) {
+          sums[group] += read(p + n * channels, lanes);
+        }
       }
-      fft([&](int n) { return line[n]; }, put);
     }
   }
 }
 
-// The inverse: the exact part of a pair of tiles, one group of channels, into the picture.
-void invert_rows(const Rows& in, int slot, float* picture, int64_t channels, const Tiling& t,
-                        int64_t pair, int group) {
+void transform_rows(const Source& from, const Tiling& t, int64_t pair, bool halo, const Rows& out,
+                    int slot, vec* sums = nullptr) {
+  if (from.activate) {
+    transform_rows<true>(from, t, pair, halo, out, slot, sums);
+  } else {
+    transform_rows<false>(from, t, pair, halo, out, slot, sums);
+  }
+}
+
+// The inverse: the exact part of a pair of tiles, one group of channels, into pictures [B, H, W,
+// channels]. Calls put(tile, row, column, first float, vector) for each of their pixels.
+template <typename Put>
+ALWAYS_INLINE void invert_rows(const Rows& in, int slot, int64_t channels, const Tiling& t,
+                               int64_t pair, int group, Put put) {
   const Tile one(t, 2 * pair, 0, t.step), two(t, 2 * pair + 1, 0, t.step);
-  const int lanes = static_cast<int>(std::min<int64_t>(V, channels - int64_t{group} * V));
   const int64_t stride = in.column_stride();
   for (int r = 0; r < std::max(one.bottom, two.bottom); ++r) {
     const float* from = in.at(0, slot) + r * VECTOR;
-    float* a = picture + (one.first + r * t.width) * channels + group * V;
-    float* b = picture + (two.first + r * t.width) * channels + group * V;
+    const int64_t a = (one.first + r * t.width) * channels + group * V;
+    const int64_t b = (two.first + r * t.width) * channels + group * V;
     const int width_one = one.has(r) ? one.right : 0, width_two = two.has(r) ? two.right : 0;
     Complex line[T];
-    fft([&](int k) { return complex(from + k * stride); },
-                [&](int n, Complex v) { line[n] = v; });
+    fft([&](int k) { return complex(from + k * stride); }, [&](int n, Complex v) { line[n] = v; });
     // The numbers were swapped before the inverse.
-    for (int n = 0; n < width_one; ++n) store(a + n * channels, line[n].im, lanes);
-    for (int n = 0; n < width_two; ++n) store(b + n * channels, line[n].re, lanes);
+    for (int n = 0; n < width_one; ++n) put(0, r, n, a + n * channels, line[n].im);
+    for (int n = 0; n < width_two; ++n) put(1, r, n, b + n * channels, line[n].re);
   }
 }
 
@@ -397,7 +306,7 @@ void transform_column(const Rows& in, int column, float* out) {
     const float* from = in.at(column, slot);
     float* to = out + VECTOR * slot;
     fft([&](int n) { return complex(from + n * VECTOR); },
-                [&](int k, Complex v) { complex(to + k * stride) = v; });
+        [&](int k, Complex v) { complex(to + k * stride) = v; });
   }
 }
 
@@ -407,9 +316,9 @@ void invert_column(const float* in, const Rows& out, int column, int step) {
     const float* from = in + VECTOR * slot;
     float* to = out.at(column, slot);
     fft([&](int k) { return swapped(complex(from + k * stride)); },
-                [&](int n, Complex v) {
-                  if (n < step) complex(to + n * VECTOR) = v;
-                });
+        [&](int n, Complex v) {
+          if (n < step) complex(to + n * VECTOR) = v;
+        });
   }
 }
 
@@ -417,8 +326,8 @@ void invert_column(const float* in, const Rows& out, int column, int step) {
 
 // Conjugate spectra of a kernel [k, k, Ci, Co] over T * T: [HALF columns][T][Ci][groups of Co]
 // complex vectors. One call for one channel in and one group out.
-void transform_kernel(const float* kernel, int side, int64_t n_in, int64_t n_out,
-                             int64_t channel, int group, float* out) {
+void transform_kernel(const float* kernel, int side, int64_t n_in, int64_t n_out, int64_t channel,
+                      int group, float* out) {
   const int lanes = static_cast<int>(std::min<int64_t>(V, n_out - int64_t{group} * V));
   const int64_t stride = n_in * groups(n_out) * VECTOR;
   Complex rows[T][HALF], line[T];
@@ -428,23 +337,23 @@ void transform_kernel(const float* kernel, int side, int64_t n_in, int64_t n_out
       line[n].re = load(from, lanes) * SCALE;
     }
     fft([&](int n) { return line[n]; },
-                [&](int k, Complex v) {
-                  if (k < HALF) rows[r][k] = v;
-                });
+        [&](int k, Complex v) {
+          if (k < HALF) rows[r][k] = v;
+        });
   }
   float* to = out + (channel * groups(n_out) + group) * VECTOR;
   for (int kx = 0; kx < HALF; ++kx) {
     fft([&](int n) { return rows[n][kx]; },
-                [&](int ky, Complex v) {
-                  complex(to + (int64_t{kx} * T + ky) * stride) = Complex{v.re, -v.im};
-                });
+        [&](int ky, Complex v) {
+          complex(to + (int64_t{kx} * T + ky) * stride) = Complex{v.re, -v.im};
+        });
   }
 }
 
 // The inverse of the spectra of a kernel's gradient, laid out as above and summed over slices: one
 // channel in and one group out of the gradient [k, k, Ci, Co], which comes turned by half a circle.
 void invert_kernel(const std::vector<float*>& slices, int side, int64_t n_in, int64_t n_out,
-                          int64_t channel, int group, float* out) {
+                   int64_t channel, int group, float* out) {
   const int lanes = static_cast<int>(std::min<int64_t>(V, n_out - int64_t{group} * V));
   const int64_t stride = n_in * groups(n_out) * VECTOR;
   const int64_t offset = (channel * groups(n_out) + group) * VECTOR;
@@ -473,14 +382,14 @@ void invert_kernel(const std::vector<float*>& slices, int side, int64_t n_in, in
   }
   for (int r = 0; r < side; ++r) {
     // Swapped numbers: the conjugate of (re, im) is stored as (-im, re).
-    for (int kx = HALF; kx < T; ++kx) rows[r][kx] = Complex{-rows[r][T - kx].re, rows[r][T - kx].im};
+    for (int kx = HALF; kx < T; ++kx)
+      rows[r][kx] = Complex{-rows[r][T - kx].re, rows[r][T - kx].im};
     fft([&](int k) { return rows[r][k]; },
-                [&](int n, Complex v) {
-                  if (n >= side) return;
-                  const int64_t pixel = int64_t{side - 1 - r} * side + side - 1 - n;
-                  store(out + (pixel * n_in + channel) * n_out + group * V, v.im * (0.5f * SCALE),
-                        lanes);
-                });
+        [&](int n, Complex v) {
+          if (n >= side) return;
+          const int64_t pixel = int64_t{side - 1 - r} * side + side - 1 - n;
+          store(out + (pixel * n_in + channel) * n_out + group * V, v.im * (0.5f * SCALE), lanes);
+        });
   }
 }
 
@@ -488,8 +397,8 @@ void invert_kernel(const std::vector<float*>& slices, int side, int64_t n_in, in
 
 // y[p] = sum over channels of z[p][channel] w[channel], or conj(w), for N pairs and one group out.
 template <int N, bool CONJUGATE>
-void product_rows(const float* z, int64_t z_pair, int64_t n_in, const float* w,
-                         int64_t w_channel, float* y, int64_t y_pair) {
+void product_rows(const float* z, int64_t z_pair, int64_t n_in, const float* w, int64_t w_channel,
+                  float* y, int64_t y_pair) {
   const int64_t ahead = n_in * w_channel;  // the next frequency
   vec re[N], im[N];
 #pragma GCC unroll 8
@@ -525,7 +434,7 @@ void product_rows(const float* z, int64_t z_pair, int64_t n_in, const float* w,
 // opposite frequency where that is asked for.
 template <bool CONJUGATE>
 void multiply(const float* z, int pairs, int64_t n_in, const float* kernel, int64_t n_out,
-                     float* y) {
+              float* y) {
   const int in_groups = groups(n_in), out_groups = groups(n_out);
   const int64_t z_pair = int64_t{VECTOR} * in_groups, y_pair = int64_t{VECTOR} * out_groups;
   for (int ky = 0; ky < T; ++ky) {
@@ -537,16 +446,20 @@ void multiply(const float* z, int pairs, int64_t n_in, const float* kernel, int6
       float* to = yk + VECTOR * group;
       int p = 0;
       for (; p + 8 <= pairs; p += 8) {
-        product_rows<8, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair, y_pair);
+        product_rows<8, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
+                                   y_pair);
       }
       for (; p + 4 <= pairs; p += 4) {
-        product_rows<4, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair, y_pair);
+        product_rows<4, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
+                                   y_pair);
       }
       for (; p + 2 <= pairs; p += 2) {
-        product_rows<2, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair, y_pair);
+        product_rows<2, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
+                                   y_pair);
       }
       for (; p < pairs; ++p) {
-        product_rows<1, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair, y_pair);
+        product_rows<1, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
+                                   y_pair);
       }
     }
   }
@@ -554,8 +467,8 @@ void multiply(const float* z, int pairs, int64_t n_in, const float* kernel, int6
 
 // g[channel] += sum over pairs of conj(x[p][channel]) d[p], or its conjugate, N channels at a time.
 template <int N, bool CONJUGATE>
-void outer_rows(const float* x, int64_t x_pair, const float* d, int64_t d_pair, int pairs,
-                       float* g, int64_t g_channel) {
+void outer_rows(const float* x, int64_t x_pair, const float* d, int64_t d_pair, int pairs, float* g,
+                int64_t g_channel) {
   vec re[N], im[N];
 #pragma GCC unroll 8
   for (int c = 0; c < N; ++c) {
@@ -586,8 +499,7 @@ void outer_rows(const float* x, int64_t x_pair, const float* d, int64_t d_pair, 
 
 // One column: g += conj(x) d at each frequency; or its conjugate, at the opposite frequency.
 template <bool CONJUGATE>
-void accumulate(const float* x, const float* d, int pairs, int64_t n_in, int64_t n_out,
-                       float* g) {
+void accumulate(const float* x, const float* d, int pairs, int64_t n_in, int64_t n_out, float* g) {
   const int in_groups = groups(n_in), out_groups = groups(n_out);
   const int64_t x_pair = int64_t{VECTOR} * in_groups, d_pair = int64_t{VECTOR} * out_groups;
   for (int ky = 0; ky < T; ++ky) {
@@ -615,7 +527,7 @@ void accumulate(const float* x, const float* d, int pairs, int64_t n_in, int64_t
 // ---- The convolution and its gradients ----------------------------------------------------------
 
 void transform_kernels(ffi::ThreadPool& pool, const float* kernel, int side, int64_t n_in,
-                              int64_t n_out, float* out) {
+                       int64_t n_out, float* out) {
   const int out_groups = groups(n_out);
   parallel_for(pool, n_in, [&](int64_t channel) {
     for (int group = 0; group < out_groups; ++group) {
@@ -624,8 +536,10 @@ void transform_kernels(ffi::ThreadPool& pool, const float* kernel, int side, int
   });
 }
 
-void forward(ffi::ThreadPool& pool, const float* x, const float* kernel, float* y,
-                    const Tiling& t, int64_t n_in, int64_t n_out) {
+// y = mask(conv(prelu(x)) + bias)
+void forward(ffi::ThreadPool& pool, const Source& x, const float* kernel, const float* bias,
+             const int32_t* sizes, float* y, const Tiling& t, int64_t n_out) {
+  const int64_t n_in = x.channels;
   Buffer spectrum(kernel_floats(n_in, n_out));
   transform_kernels(pool, kernel, t.side, n_in, n_out, spectrum.data());
   const int in_groups = groups(n_in), out_groups = groups(n_out);
@@ -639,26 +553,43 @@ void forward(ffi::ThreadPool& pool, const float* x, const float* kernel, float* 
     Buffer columns(column_floats(slots_in) + column_floats(slots_out));
     float *z = columns.data(), *products = z + column_floats(slots_in);
     const Rows in{in_memory.data(), slots_in}, out{out_memory.data(), slots_out};
-    for (int p = 0; p < pairs; ++p) transform_rows(x, n_in, t, first + p, true, in, p * in_groups);
-    for (int kx = 0; kx < HALF; ++kx) {
+    for (int p = 0; p < pairs; ++p) transform_rows(x, t, first + p, true, in, p * in_groups);
+    for (int column = 0; column < T; ++column) {
+      const bool conjugate = column >= HALF;
+      const int kx = conjugate ? T - column : column;
       const float* w = spectrum.data() + int64_t{kx} * T * n_in * out_groups * VECTOR;
-      transform_column(in, kx, z);
-      multiply<false>(z, pairs, n_in, w, n_out, products);
-      invert_column(products, out, kx, t.step);
-      if (kx == 0 || kx == T / 2) continue;
-      transform_column(in, T - kx, z);
-      multiply<true>(z, pairs, n_in, w, n_out, products);
-      invert_column(products, out, T - kx, t.step);
+      transform_column(in, column, z);
+      if (conjugate) {
+        multiply<true>(z, pairs, n_in, w, n_out, products);
+      } else {
+        multiply<false>(z, pairs, n_in, w, n_out, products);
+      }
+      invert_column(products, out, column, t.step);
     }
     for (int s = 0; s < slots_out; ++s) {
-      invert_rows(out, s, y, n_out, t, first + s / out_groups, s % out_groups);
+      const int64_t pair = first + s / out_groups;
+      const int group = s % out_groups, lanes = lanes_of(n_out, group);
+      const vec shift = load(bias + group * V, lanes);
+      const Tile valid[2] = {{t, 2 * pair, 0, t.step, sizes}, {t, 2 * pair + 1, 0, t.step, sizes}};
+      invert_rows(out, s, n_out, t, pair, group,
+                  [&](int part, int row, int column, int64_t at, vec v) {
+                    const bool inside = row < valid[part].bottom && column < valid[part].right;
+                    store(y + at, inside ? v + shift : vec{}, lanes);
+                  });
     }
   });
 }
 
-void backward(ffi::ThreadPool& pool, const float* x, const float* turned, const float* d,
-                     float* x_bar, float* kernel_bar, const Tiling& t, int64_t n_in,
-                     int64_t n_out) {
+// What the gradients are written to.
+struct Gradients {
+  float *x, *slope, *kernel, *bias;
+};
+
+// `turned` is the kernel [k, k, Co, Ci], turned by half a circle, its channels exchanged; d is the
+// gradient of y.
+void backward(ffi::ThreadPool& pool, const Source& x, const float* turned, const Source& d,
+              const Gradients& out, const Tiling& t) {
+  const int64_t n_in = x.channels, n_out = d.channels;
   Buffer spectrum(kernel_floats(n_out, n_in));
   transform_kernels(pool, turned, t.side, n_out, n_in, spectrum.data());
   const int in_groups = groups(n_in), out_groups = groups(n_out);
@@ -668,6 +599,7 @@ void backward(ffi::ThreadPool& pool, const float* x, const float* turned, const 
   const int64_t num_slices = std::clamp<int64_t>(t.pairs / 2, 1, threads);
   std::vector<std::unique_ptr<Buffer>> memory;
   std::vector<float*> sums;
+  std::vector<double> slope_sums(num_slices), bias_sums(num_slices * n_out);
   for (int64_t s = 0; s < num_slices; ++s) {
     memory.push_back(std::make_unique<Buffer>(kernel_floats(n_in, n_out)));
     sums.push_back(memory.back()->data());
@@ -690,8 +622,10 @@ void backward(ffi::ThreadPool& pool, const float* x, const float* turned, const 
         zeroed = pairs;
       }
       for (int p = 0; p < pairs; ++p) {
-        transform_rows(x, n_in, t, first + p, false, xs, p * in_groups);
-        transform_rows(d, n_out, t, first + p, true, ds, p * out_groups);
+        transform_rows(x, t, first + p, false, xs, p * in_groups);
+        std::vector<vec> pixels(out_groups, vec{});
+        transform_rows(d, t, first + p, true, ds, p * out_groups, pixels.data());
+        for (int64_t c = 0; c < n_out; ++c) bias_sums[slice * n_out + c] += pixels[c / V][c % V];
       }
       for (int column = 0; column < T; ++column) {
         const bool conjugate = column >= HALF;
@@ -710,49 +644,62 @@ void backward(ffi::ThreadPool& pool, const float* x, const float* turned, const 
         invert_column(zx, xs, column, t.step);
       }
       for (int s = 0; s < slots_in; ++s) {
-        invert_rows(xs, s, x_bar, n_in, t, first + s / in_groups, s % in_groups);
+        const int group = s % in_groups, lanes = lanes_of(n_in, group);
+        vec sum = {};
+        invert_rows(xs, s, n_in, t, first + s / in_groups, group,
+                    [&](int, int, int, int64_t at, vec v) {
+                      if (x.activate) {
+                        const vec u = load(x.data + at, lanes);
+                        sum += u >= 0.0f ? vec{} : u * v;
+                        v = u >= 0.0f ? v : v * x.slope;
+                      }
+                      store(out.x + at, v, lanes);
+                    });
+        slope_sums[slice] += total(sum);
       }
     }
   });
   parallel_for(pool, n_in, [&](int64_t channel) {
     for (int group = 0; group < out_groups; ++group) {
-      invert_kernel(sums, t.side, n_in, n_out, channel, group, kernel_bar);
+      invert_kernel(sums, t.side, n_in, n_out, channel, group, out.kernel);
     }
   });
+  for (int64_t c = 0; c < n_out; ++c) {
+    double sum = 0;
+    for (int64_t s = 0; s < num_slices; ++s) sum += bias_sums[s * n_out + c];
+    out.bias[c] = static_cast<float>(sum);
+  }
+  double sum = 0;
+  for (double part : slope_sums) sum += part;
+  *out.slope = static_cast<float>(sum);
 }
-ffi::Error run_forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
-                       ffi::ResultBuffer<ffi::F32> y) {
+
+Source source(const Floats& x, const int32_t* sizes, bool activate, float slope) {
+  return {x.typed_data(), x.dimensions()[3], sizes, activate, slope};
+}
+
+ffi::Error run_forward(ffi::ThreadPool pool, Floats x, Floats slope, Floats kernel, Floats bias,
+                       Ints sizes, bool activate, Out y) {
   const auto shape = x.dimensions(), sides = kernel.dimensions();
   const Tiling tiling(shape[0], shape[1], shape[2], static_cast<int>(sides[0]));
-  forward(pool, x.typed_data(), kernel.typed_data(), y->typed_data(), tiling, shape[3], sides[3]);
+  forward(pool, source(x, nullptr, activate, *slope.typed_data()), kernel.typed_data(),
+          bias.typed_data(), sizes.typed_data(), y->typed_data(), tiling, sides[3]);
   return ffi::Error::Success();
 }
 
-// `turned` is the kernel [k, k, Co, Ci], turned by half a circle, its channels exchanged.
-ffi::Error run_backward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> turned,
-                        ffi::Buffer<ffi::F32> d, ffi::ResultBuffer<ffi::F32> x_bar,
-                        ffi::ResultBuffer<ffi::F32> kernel_bar) {
+ffi::Error run_backward(ffi::ThreadPool pool, Floats x, Floats slope, Floats turned, Ints sizes,
+                        Floats d, bool activate, Out x_bar, Out slope_bar, Out kernel_bar,
+                        Out bias_bar) {
   const auto shape = x.dimensions(), sides = turned.dimensions();
   const Tiling tiling(shape[0], shape[1], shape[2], static_cast<int>(sides[0]));
-  backward(pool, x.typed_data(), turned.typed_data(), d.typed_data(), x_bar->typed_data(),
-           kernel_bar->typed_data(), tiling, shape[3], sides[2]);
+  const Gradients out{x_bar->typed_data(), slope_bar->typed_data(), kernel_bar->typed_data(),
+                      bias_bar->typed_data()};
+  backward(pool, source(x, nullptr, activate, *slope.typed_data()), turned.typed_data(),
+           source(d, sizes.typed_data(), false, 1.0f), out, tiling);
   return ffi::Error::Success();
 }
 
+}  // namespace fft_convolution
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cmtl_fft_convolution, run_forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cmtl_fft_convolution_gradients, run_backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+#endif  // CMTL_JAX_KERNELS_FFT_CONVOLUTION_H_
