@@ -30,7 +30,7 @@ _TARGETS = tuple(
     for name in ("fft_convolution", "prelu_pool", "shallow_convolution")
     for part in ("", "_gradients")
 )
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w")
+_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", "-w")
 _LONGEST = 300  # seconds that compiling may take
 _in_use = contextvars.ContextVar("kernels_in_use", default=False)
 
