@@ -89,7 +89,7 @@ class Parallel:
         return alone and self.devices[0].platform == "cpu"
 
     @contextlib.contextmanager
-    def _training(self) -> Iterator[None]:
+    def training(self) -> Iterator[None]:
         """How training steps are traced."""
         ours = self._on_one_cpu and kernels.available()
         with (
@@ -100,7 +100,7 @@ class Parallel:
             yield
 
     @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """How evaluation steps are traced; each thread has settings of its own."""
         one_cpu = self.num_devices == 1 and self.devices[0].platform == "cpu"
         with jax.default_matmul_precision(self._precision), kernels.in_use(one_cpu):
@@ -167,7 +167,7 @@ class Parallel:
             leaves, structure = jax.tree.flatten(arguments[:2])
             key = (structure, *((x.shape, x.dtype) for x in leaves))
             if key not in programs:
-                with self._training():
+                with self.training():
                     programs[key] = jitted.lower(*arguments).compile()
                 freed_memory.give_back()  # before the step takes its own
             return programs[key](*arguments)
@@ -196,7 +196,7 @@ class Parallel:
             batch = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
             if self.process_count > 1:  # pmap takes this process's arrays, not global ones
                 state = jax.tree.map(lambda x: x.addressable_data(0), state)
-            with self._training():
+            with self.training():
                 done = compiled(state, batch, *constants)
             return self.replicate(done)
 
@@ -220,7 +220,7 @@ class Parallel:
             return tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
 
         def program(params: PyTree, batch: PyTree) -> jax.stages.Compiled:
-            with self._evaluating():
+            with self.evaluating():
                 return compiled.lower(params, batch).compile()
 
         def prepare(params: PyTree, batches: Iterable[PyTree]) -> None:
@@ -238,7 +238,7 @@ class Parallel:
         def run(params: PyTree, batch: PyTree) -> PyTree:
             if (ready := prepared.get(shapes(batch))) is not None:
                 return ready.result()(self.replicate(params), self.split(batch))
-            with self._evaluating():
+            with self.evaluating():
                 return compiled(params, self.split(batch))
 
         run.prepare = prepare

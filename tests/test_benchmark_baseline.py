@@ -174,7 +174,7 @@ def test_tasks_of_both_sides_find_the_same(weights, tmp_path):
             assert found == {key: pytest.approx(expected, rel=1e-4)}, (name, options)
 
 
-@pytest.mark.parametrize("part", ["forward", "input", "kernel"])
+@pytest.mark.parametrize("part", ["forward", "gradients"])
 def test_convolutions_of_both_sides_find_the_same(part):
     spec = {"batch": 2, "height": 8, "width": 9, "kernel": 5, "channels": (3, 4), "part": part}
 

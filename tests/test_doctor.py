@@ -837,11 +837,18 @@ def _logging():
         yield
 
 
+def test_without_a_compiler_it_says_what_that_costs(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (one,) = installation._kernels()
+    assert one.mark == NOTE and "take about twice as long" in one.what
+    assert one.advice == "install g++ or set CXX"
+
+
 def test_this_installation(capsys):
     worst = found(installation.check())
     errors = {name for name, one in worst.items() if one.mark == ERROR}
     assert not errors, worst
-    for name in ("python", "packages", "imports", "devices", "cuda", "computation", "processors",
+    for name in ("python", "packages", "imports", "devices", "kernels", "cuda", "computation", "processors",
                  "memory", "cache.programs", "cache.data", "drawing", "optional"):  # fmt: skip
         assert name in worst
     assert "tensorflow" not in sys.modules

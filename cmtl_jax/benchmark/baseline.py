@@ -295,7 +295,7 @@ def convolution(
     platform: str,
     channels_last: bool = False,
 ) -> Task:
-    """A convolution of the cascade, or one of its gradients: see ours."""
+    """A convolution of the cascade, or its gradients: see ours."""
     device = _device(platform, precision)
     made = inputs.convolution(batch, height, width, kernel, channels)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -306,20 +306,22 @@ def convolution(
     weights = torch.from_numpy(made.kernel).permute(3, 2, 0, 1).to(device)
     weights = weights.contiguous(memory_format=layout)
     padding = [kernel // 2] * 2
-    wanted = [part == "input", part == "kernel", False]
-    output: Any = None
+    output: tuple[Any, ...] = ()
 
     def run() -> None:
         nonlocal output
         with torch.inference_mode():
             if part == "forward":
-                output = torch.nn.functional.conv2d(x, weights, padding=padding)
+                output = (torch.nn.functional.conv2d(x, weights, padding=padding),)
             else:
+                wanted = [True, True, False]
                 output = torch.ops.aten.convolution_backward(
                     gradient, x, weights, None, [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
-                )[wanted.index(True)]
+                )[:2]
 
-    return Task(run, lambda: _wait(device), lambda: {"sum": float(output.double().sum())})
+    return Task(
+        run, lambda: _wait(device), lambda: {"sum": sum(float(a.double().sum()) for a in output)}
+    )
 
 
 def matmul(precision: str, side: int, platform: str) -> Task:

@@ -21,8 +21,7 @@ from cmtl_jax.input_pipeline.batch import Batch, Crop, collate
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.interop import export
-from cmtl_jax.models import onednn
-from cmtl_jax.models.convolution import conv2d
+from cmtl_jax.models import layers
 from cmtl_jax.models.layers import STRIDE
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction.tiles import HALO
@@ -354,7 +353,7 @@ def convolution(
     channels: tuple[int, int],
     part: str,
 ) -> Task:
-    """A convolution of the cascade as a training step computes it, or one of its gradients.
+    """A convolution of the cascade as a training step computes it, or its gradients.
 
     Args:
         precision: of its products.
@@ -363,20 +362,17 @@ def convolution(
         width: likewise.
         kernel: its side.
         channels: of its input and its output.
-        part: 'forward', 'input' or 'kernel'.
+        part: 'forward' or 'gradients': of its input and its kernel.
     """
     made = inputs.convolution(batch, height, width, kernel, channels)
+    size, bias = jnp.full((batch, 2), (height, width), jnp.int32), jnp.zeros(channels[1])
 
     def compute(x, weights, gradient):
-        if part == "forward":
-            return jax.vjp(conv2d, x, weights)[0]
-        if part == "input":
-            return jax.vjp(lambda x: conv2d(x, weights), x)[1](gradient)[0]
-        return jax.vjp(lambda weights: conv2d(x, weights), weights)[1](gradient)[0]
+        y, gradients = jax.vjp(lambda *a: layers.masked_conv(*a, bias, size), x, weights)
+        return y if part == "forward" else gradients(gradient)
 
     arrays = tuple(map(jnp.asarray, made))
-    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    with jax.default_matmul_precision(precision), onednn.in_use(one_cpu):
+    with _parallel(precision).training():
         program = jax.jit(compute).lower(*arrays).compile()
     output: Any = None
 
@@ -387,7 +383,7 @@ def convolution(
     return Task(
         run,
         lambda: jax.block_until_ready(output),
-        lambda: {"sum": float(np.asarray(output, np.float64).sum())},
+        lambda: {"sum": sum(float(np.asarray(a, np.float64).sum()) for a in jax.tree.leaves(output))},
     )
 
 

@@ -47,6 +47,7 @@ def check() -> Iterator[Finding]:
         return
     yield from _tensorflow()
     yield from _devices()
+    yield from _kernels()
     yield from _resources()
     yield from _folders()
     yield from _drawing()
@@ -148,6 +149,19 @@ def _tensorflow() -> Iterator[Finding]:
     there = importlib.util.find_spec("tensorflow") is not None
     what = "installed, not used and not needed" if there else "not installed, not needed"
     yield Finding(OK, "tensorflow", f"TensorFlow is {what}")
+
+
+def _kernels() -> Iterator[Finding]:
+    from cmtl_jax.kernels import library  # noqa: PLC0415
+
+    try:
+        compiler = library.find_compiler()
+    except RuntimeError as error:
+        what, _, advice = str(error).partition("; ")
+        what = f"{what}: training and counting on the CPU take about twice as long"
+        yield Finding(NOTE, "kernels", what, advice)
+        return
+    yield Finding(OK, "kernels", f"for the CPU, compiled when they are first used, by {compiler}")
 
 
 def _devices() -> Iterator[Finding]:

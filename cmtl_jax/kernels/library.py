@@ -88,7 +88,7 @@ def _built() -> pathlib.Path:
         RuntimeError: there is no compiler, or it fails.
         OSError: nothing can be written.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     command = [compiler, *_FLAGS, *_tuning(), "-I", jax.ffi.include_dir()]
     about = [jax.__version__, _processor(), os.path.realpath(compiler), *command]
     digest = hashlib.sha256("\0".join(about).encode())
@@ -108,7 +108,12 @@ def _built() -> pathlib.Path:
     return library
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
+    """The C++ compiler that builds the kernels: $CXX, or one on PATH.
+
+    Raises:
+        RuntimeError: there is none, with what to do.
+    """
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     for name in names:
         if (path := shutil.which(name)) is not None:

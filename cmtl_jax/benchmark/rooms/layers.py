@@ -6,9 +6,8 @@ from cmtl_jax.benchmark import operations
 from cmtl_jax.benchmark.bench import LAYOUTS, Bench
 from cmtl_jax.benchmark.row import Row
 
-PARTS = {
-    "forward": "forward", "input": "gradient of its input", "kernel": "gradient of its kernel",
-}  # fmt: skip
+# What a part is, and how many products of the layer's size it takes.
+PARTS = {"forward": ("forward", 1), "gradients": ("gradients", 2)}
 SHARE = 0.04  # of the operations of all layers, that a layer needs to be measured
 
 
@@ -24,7 +23,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             continue
         size, side = (height // layer.stride, width // layer.stride), layer.kernel
         name = f"{side}x{side}, {layer.inputs} -> {layer.outputs} channels"
-        for part, title in PARTS.items():
+        for part, (title, products) in PARTS.items():
             yield bench.compare(
                 f"layers/{side}_{layer.inputs}_{layer.outputs}_{layer.stride}/{part}",
                 f"{name}, {batch} of {size[0]}x{size[1]}: {title}",
@@ -35,5 +34,5 @@ def measure(bench: Bench) -> Iterator[Row]:
                     "kernel": side, "channels": (layer.inputs, layer.outputs), "part": part,
                 },  # fmt: skip
                 variants=LAYOUTS,
-                operations=batch * count,
+                operations=batch * count * products,
             )
