@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cmtl_jax import DEFAULT_WEIGHTS, console
-from cmtl_jax.datasets.pictures import MAX_PIXELS
 from cmtl_jax.errors import UserError
 from cmtl_jax.escape import printable
+from cmtl_jax.pictures import MAX_PIXELS
 from cmtl_jax.prediction import sources
 from cmtl_jax.prediction.record import FORMATS, Columns
 from cmtl_jax.prediction.zones import Zones

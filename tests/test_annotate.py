@@ -9,9 +9,9 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from cmtl_jax import annotate
+from cmtl_jax import annotate, pictures
 from cmtl_jax.annotate import __main__ as command
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.importers import importing
 
 SHIFT, CONTROL = 8, 2

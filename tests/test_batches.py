@@ -94,7 +94,7 @@ def test_few_pictures_are_in_memory(tmp_path, monkeypatch):
     """However many there are: none is read before its batch, none kept after."""
     import weakref
 
-    from cmtl_jax.datasets import pictures
+    from cmtl_jax import pictures
 
     read, alive = pictures.read, []
 

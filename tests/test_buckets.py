@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from cmtl_jax.datasets import pictures as picture_files
+from cmtl_jax import pictures as picture_files
 from cmtl_jax.input_pipeline import buckets
 from cmtl_jax.input_pipeline.buckets import Buckets
 from cmtl_jax.input_pipeline.plan import EvaluationPlan

@@ -8,7 +8,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from cmtl_jax.datasets import pictures, prepare, scenes, ucf_cc_50
+from cmtl_jax import pictures
+from cmtl_jax.datasets import prepare, scenes, ucf_cc_50
 from cmtl_jax.datasets.crowd_builder import natural
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.errors import UserError

@@ -16,7 +16,8 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cmtl_jax.datasets import manifest, pictures, prepare
+from cmtl_jax import pictures
+from cmtl_jax.datasets import manifest, prepare
 from cmtl_jax.datasets.density_map import DensityRule, apply_outside, density_map
 from cmtl_jax.errors import UserError
 

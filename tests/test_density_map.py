@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.datasets.density_map import BORDERS, OUTSIDE, DensityRule, apply_outside, density_map
 from cmtl_jax.errors import UserError
 

@@ -20,8 +20,8 @@ from PIL import Image
 from work_folders import kept_logging, untrained
 
 from cmtl_jax import config as base_config
-from cmtl_jax import losses
-from cmtl_jax.datasets import annotations, pictures, scenes
+from cmtl_jax import losses, pictures
+from cmtl_jax.datasets import annotations, scenes
 from cmtl_jax.doctor import (
     __main__,
     alignment,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmtl_jax.datasets.density_map import density_map
-from cmtl_jax.datasets.head_spacing import head_spacing, training_range, warning
+from cmtl_jax.head_spacing import head_spacing, training_range, warning
 
 
 def lattice(spacing, height=480, width=640):

@@ -11,7 +11,8 @@ import scipy.io
 from annotation_files import WRITERS
 from PIL import Image
 
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.datasets.point_folder import PointFolder
 from cmtl_jax.errors import UserError

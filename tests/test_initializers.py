@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from cmtl_jax import trained_model
-from cmtl_jax.datasets import pictures, scenes
+from cmtl_jax import pictures, trained_model
+from cmtl_jax.datasets import scenes
 from cmtl_jax.input_pipeline.batch import Batch, normalise
 from cmtl_jax.models import registry, whitening
 from cmtl_jax.training import state as state_lib

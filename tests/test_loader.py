@@ -5,7 +5,6 @@ import pytest
 
 from cmtl_jax.datasets import prepare
 from cmtl_jax.datasets.density_map import density_map
-from cmtl_jax.datasets.pictures import encode_png
 from cmtl_jax.datasets.prepare import IndexEntry, Record
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets
@@ -15,6 +14,7 @@ from cmtl_jax.input_pipeline.crops import Augmentation, CropRule
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, TrainingPlan
+from cmtl_jax.pictures import encode_png
 
 GROUPS = CountGroups((1.5, 6.5), (1.0, 1.0, 1.0), (1, 1, 1))
 SIZES = [(40, 56), (37, 61), (1, 1), (64, 40), (10, 8000), (33, 33), (40, 56), (3, 200), (90, 90)]

@@ -11,7 +11,7 @@ import released_files
 onnx = pytest.importorskip("onnx", reason="onnx is missing: see requirements-onnx.txt")
 pytest.importorskip("onnxruntime", reason="onnxruntime is missing: see requirements-onnx.txt")
 
-from cmtl_jax.datasets import pictures as picture_files  # noqa: E402
+from cmtl_jax import pictures as picture_files  # noqa: E402
 from cmtl_jax.interop import onnx_file  # noqa: E402
 
 SIZES = [(32, 48), (29, 46), (4, 9)]

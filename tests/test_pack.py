@@ -9,7 +9,8 @@ import scipy.io
 from PIL import Image
 
 from cmtl_jax import config as base_config
-from cmtl_jax.datasets import pack, pictures, prepare
+from cmtl_jax import pictures
+from cmtl_jax.datasets import pack, prepare
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import data
 

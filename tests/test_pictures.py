@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cmtl_jax.datasets import pictures
+from cmtl_jax import pictures
 from cmtl_jax.errors import UserError
 
 

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from cmtl_jax.datasets.pictures import encode_png
 from cmtl_jax.datasets.prepare import IndexEntry, Record
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.pictures import encode_png
 
 SIDE = 32
 ONE = SIDE * SIDE * (1 + 4) + 2 * 4  # bytes of a grey picture, its density and one head point

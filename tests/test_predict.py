@@ -21,8 +21,8 @@ from work_folders import STEP, kept_logging, only_error, untrained
 
 import cmtl_jax
 from cmtl_jax import predict
-from cmtl_jax.datasets.head_spacing import head_spacing
 from cmtl_jax.errors import UserError
+from cmtl_jax.head_spacing import head_spacing
 from cmtl_jax.prediction import counter as counter_lib
 from cmtl_jax.prediction import density_png, ffmpeg
 from cmtl_jax.prediction import output as output_lib

@@ -9,12 +9,12 @@ import ml_collections
 import numpy as np
 
 import cmtl_jax
-from cmtl_jax import compilation_cache, trained_model, version
+from cmtl_jax import compilation_cache, pictures, trained_model, version
 from cmtl_jax import config as base_config
 from cmtl_jax.benchmark import inputs
 from cmtl_jax.benchmark.settings import GROUPS
 from cmtl_jax.benchmark.task import Task
-from cmtl_jax.datasets import density_map, pictures, prepare
+from cmtl_jax.datasets import density_map, prepare
 from cmtl_jax.evaluation import evaluate as evaluate_lib
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Batch, Crop, collate

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.datasets.density_map import DensityRule, apply_outside, density_map
 from cmtl_jax.errors import UserError
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from PIL import Image
 from tqdm import tqdm
 
-from cmtl_jax.datasets import pictures, prepare
+from cmtl_jax import pictures
+from cmtl_jax.datasets import prepare
 from cmtl_jax.datasets.crowd_builder import Item
 from cmtl_jax.errors import UserError
 

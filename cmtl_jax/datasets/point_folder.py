@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.datasets.crowd_builder import CrowdBuilder, CrowdConfig, Found, Item, natural
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.errors import UserError

@@ -7,7 +7,8 @@ import pathlib
 
 import numpy as np
 
-from cmtl_jax.datasets import pictures, scenes
+from cmtl_jax import pictures
+from cmtl_jax.datasets import scenes
 from cmtl_jax.datasets.crowd_builder import CrowdBuilder, CrowdConfig, Found, Item
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.errors import UserError

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import ml_collections
 
-from cmtl_jax.datasets import annotations, pictures, shanghaitech, ucf_cc_50
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations, shanghaitech, ucf_cc_50
 from cmtl_jax.datasets import point_folder as point_folder_lib
 from cmtl_jax.datasets.crowd_builder import FILE_FORMAT, Found
 from cmtl_jax.datasets.density_map import DensityRule

@@ -19,14 +19,13 @@ import scipy.io
 from PIL import Image
 from tqdm import tqdm
 
-from cmtl_jax import console
-from cmtl_jax.datasets import pictures
+from cmtl_jax import console, pictures
 from cmtl_jax.datasets.crowd_builder import Item
 from cmtl_jax.datasets.density_map import DensityRule, apply_outside, density_map
-from cmtl_jax.datasets.head_spacing import head_spacing
 from cmtl_jax.doctor import alignment, twins
 from cmtl_jax.doctor.finding import Finding
 from cmtl_jax.errors import UserError
+from cmtl_jax.head_spacing import head_spacing
 
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_DEPTH = 24  # offset in the header of a PNG file

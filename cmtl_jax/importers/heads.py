@@ -8,7 +8,8 @@ from collections.abc import Collection
 import numpy as np
 from PIL import ExifTags, Image
 
-from cmtl_jax.datasets import annotations, pictures
+from cmtl_jax import pictures
+from cmtl_jax.datasets import annotations
 from cmtl_jax.errors import UserError
 from cmtl_jax.importers.marked import BOX, ELLIPSE, POINT, Mark, Marked
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmtl_jax import work_folder
-from cmtl_jax.datasets import annotations, pictures, point_folder
+from cmtl_jax import pictures, work_folder
+from cmtl_jax.datasets import annotations, point_folder
 from cmtl_jax.errors import UserError
 
 TABLE = "points.json"

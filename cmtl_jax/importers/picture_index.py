@@ -6,7 +6,8 @@ import pathlib
 import unicodedata
 from typing import NamedTuple
 
-from cmtl_jax.datasets import pictures, point_folder
+from cmtl_jax import pictures
+from cmtl_jax.datasets import point_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.importers.marked import Marked
 

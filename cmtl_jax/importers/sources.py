@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from cmtl_jax.datasets import pictures, point_folder
+from cmtl_jax import pictures
+from cmtl_jax.datasets import point_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.importers import registry
 from cmtl_jax.importers.marked import Marked

@@ -1,13 +1,16 @@
 """Crowd-count groups: the ten classes of the high-level prior, and their weights."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from cmtl_jax.input_pipeline.crops import CropRule, points_inside
-from cmtl_jax.input_pipeline.patches import Patches
-from cmtl_jax.input_pipeline.pictures import Pictures
+
+if typing.TYPE_CHECKING:  # counting a picture needs no data sets
+    from cmtl_jax.input_pipeline.patches import Patches
+    from cmtl_jax.input_pipeline.pictures import Pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ def count_of(points: np.ndarray, density: np.ndarray | None, rule: str) -> float
 
 
 def sample_counts(
-    pictures: Pictures, rule: CropRule, samples: int, seed: int, count: str = "points"
+    pictures: "Pictures", rule: CropRule, samples: int, seed: int, count: str = "points"
 ) -> np.ndarray:
     """Counts (see count_of) of `samples` random crops of every picture: [pictures * samples]."""
     rng = np.random.default_rng(seed)
@@ -67,7 +70,7 @@ def sample_counts(
     return np.array(counts)
 
 
-def stored_counts(patches: Patches, count: str) -> np.ndarray:
+def stored_counts(patches: "Patches", count: str) -> np.ndarray:
     """Counts (see count_of) of all stored patches, in their order."""
     if count == "points":
         return np.array([entry.count for entry in patches.index])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmtl_jax.datasets import pictures as picture_files
+from cmtl_jax import pictures as picture_files
 from cmtl_jax.datasets.prepare import IndexEntry, Split
 from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.picture import Picture

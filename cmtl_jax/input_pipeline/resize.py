@@ -4,14 +4,17 @@ Whole pictures may be resized down to sides that 4 divides (authors' test code);
 scaled down before anything else (ours), which costs less and sees more of the scene at once.
 """
 
+import typing
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from cmtl_jax.datasets.prepare import IndexEntry
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.picture import Picture
+
+if typing.TYPE_CHECKING:  # counting a picture needs no data sets
+    from cmtl_jax.datasets.prepare import IndexEntry
 
 _STEP = 4
 _STRIP = 2**20  # pixels of a density map resized at a time
@@ -140,7 +143,7 @@ class ResizedPictures:
         return ResizedPictures(self._pictures.subset(positions))
 
     @property
-    def index(self) -> list[IndexEntry]:
+    def index(self) -> "list[IndexEntry]":
         """Id, resized height and width, and count of each picture, without reading it."""
         entries = self._pictures.index
         resized = [size(entry.height, entry.width) for entry in entries]

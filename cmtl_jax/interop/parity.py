@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from PIL import Image
 
+from cmtl_jax import pictures as picture_files
 from cmtl_jax import version, work_folder
-from cmtl_jax.datasets import pictures as picture_files
 from cmtl_jax.datasets import scenes
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import resize

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from cmtl_jax.datasets import pictures as picture_files
-from cmtl_jax.datasets.head_spacing import head_spacing
+from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
+from cmtl_jax.head_spacing import head_spacing
 from cmtl_jax.input_pipeline import resize
 from cmtl_jax.prediction.counter import Count, Counter
 from cmtl_jax.prediction.video import Frame

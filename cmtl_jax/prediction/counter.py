@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from cmtl_jax.datasets import pictures as picture_files
+from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cmtl_jax import console
-from cmtl_jax.datasets import head_spacing
+from cmtl_jax import console, head_spacing
 from cmtl_jax.errors import UserError
 from cmtl_jax.escape import printable
 from cmtl_jax.prediction import batches

@@ -9,8 +9,8 @@ import stat
 from collections.abc import Iterable
 from typing import Literal
 
-from cmtl_jax.datasets.pictures import SUFFIXES
 from cmtl_jax.errors import UserError
+from cmtl_jax.pictures import SUFFIXES
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",

@@ -11,8 +11,8 @@ import sys
 import typing
 
 from cmtl_jax import DEFAULT_WEIGHTS, console
-from cmtl_jax.datasets.pictures import MAX_PIXELS
 from cmtl_jax.errors import UserError
+from cmtl_jax.pictures import MAX_PIXELS
 from cmtl_jax.serve.limits import Limits
 
 if typing.TYPE_CHECKING:

@@ -16,10 +16,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.formparsers import MultiPartParser
 
-from cmtl_jax import console, version
-from cmtl_jax.datasets import head_spacing
-from cmtl_jax.datasets.pictures import SUFFIXES
+from cmtl_jax import console, head_spacing, version
 from cmtl_jax.errors import UserError
+from cmtl_jax.pictures import SUFFIXES
 from cmtl_jax.prediction import overlay
 from cmtl_jax.prediction.counter import Counter
 from cmtl_jax.serve import heat, schemas, upload

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from cmtl_jax.datasets import pictures
+from cmtl_jax import pictures
 from cmtl_jax.errors import UserError
 
 # How files of pictures.SUFFIXES begin; Pillow reads others, too, some by calling other programs.

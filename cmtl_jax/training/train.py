@@ -15,8 +15,7 @@ import ml_collections
 import numpy as np
 
 from cmtl_jax import checkpoints as checkpoints_lib
-from cmtl_jax import trained_model, version, work_folder
-from cmtl_jax.datasets import head_spacing
+from cmtl_jax import head_spacing, trained_model, version, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, report, run
 from cmtl_jax.input_pipeline import data as data_lib

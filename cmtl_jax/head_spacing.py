@@ -9,8 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cmtl_jax.datasets.density_map import density_map
-
 _CELL = 8  # pixels; the map is summed over squares of this side
 _PEOPLE = 4  # in the window around a place whose area gives the distance there
 _FEWEST = 10  # people in a picture; fewer say little
@@ -71,6 +69,8 @@ def training_range(
         `low`, `median` and `high`: 1, 50 and 99 % of the pictures lie below, in pixels. None where
         no picture has 10 people.
     """
+    from cmtl_jax.datasets.density_map import density_map  # TFDS takes a second
+
     found = [head_spacing(density_map(points, *size)) for points, size in pictures]
     known = [spacing for spacing in found if spacing is not None]
     if not known:
