@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from cmtl_jax.kernels import library
 from cmtl_jax.models import convolution, onednn
 from cmtl_jax.models.convolution import conv2d
 from cmtl_jax.parallel import Parallel
@@ -101,7 +102,8 @@ def test_a_batch_of_kernels():
 
 @needs_it
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
-def test_a_training_step_takes_it_on_one_cpu(kind, monkeypatch):
+def test_a_training_step_without_kernels_takes_it_on_one_cpu(kind, monkeypatch):
+    monkeypatch.setattr(library, "available", lambda: False)
     calls = []
     real = onednn.convolve
     monkeypatch.setattr(onednn, "convolve", lambda *a, **k: calls.append(a) or real(*a, **k))
