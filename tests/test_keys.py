@@ -125,7 +125,7 @@ KEYS = (
     Key("augment.contrast", (0.2, 0.0), {"crop images"}),
     Key("augment.sharpness", (0.0, 0.3), {"crop images"}),
     Key("augment.brightness", (20.0, 0.0), {"crop images"}),
-    Key("augment.zoom", (0.25, 0.0), CROPS, GROUPS),
+    Key("augment.zoom", (0.25, 0.35, 0.0), CROPS, GROUPS),
     Key("augment.clip", (True, False), {"crop images"}),
     # Density maps: groups are of the points unless groups.count says otherwise.
     Key("density.kernel", (15, 7), {"density maps", "crop densities"}),

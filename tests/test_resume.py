@@ -61,11 +61,12 @@ def same(workdir, uninterrupted) -> None:
     assert small_run.metrics(workdir) == small_run.metrics(uninterrupted)
 
 
-def test_evaluation_by_jit_on_one_device_gives_what_the_run_says(folder, uninterrupted):
+def test_evaluation_by_jit_on_one_device_gives_what_the_run_says(folder, uninterrupted, tmp_path):
     own = small_run.metrics(uninterrupted)
     config = small_run.config(folder)
+    workdir = small_run.copy(uninterrupted, tmp_path / "run")  # one CPU rounds in another way
     result = evaluation.evaluate_checkpoint(
-        config, uninterrupted, parallel=Parallel("jit", jax.devices()[:1])
+        config, workdir, parallel=Parallel("jit", jax.devices()[:1])
     )
     for name in ("mae", "rmse", "nae", "game_1", "num_images", "checkpoint_step"):
         np.testing.assert_allclose(result[name], own[name], rtol=1e-5)

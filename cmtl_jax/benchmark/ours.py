@@ -365,7 +365,7 @@ def convolution(
         part: 'forward' or 'gradients': of its input and its kernel.
     """
     made = inputs.convolution(batch, height, width, kernel, channels)
-    size, bias = jnp.full((batch, 2), (height, width), jnp.int32), jnp.zeros(channels[1])
+    size, bias = jnp.array([(height, width)] * batch), jnp.zeros(channels[1])
 
     def compute(x, weights, gradient):
         y, gradients = jax.vjp(lambda *a: layers.masked_conv(*a, bias, size), x, weights)
