@@ -1,14 +1,13 @@
 """Compiled programs kept on disk: a second fold, or a run that goes on, does not compile again."""
 
-import hashlib
 import logging
 import os
 import pathlib
-import platform
-import re
 import tempfile
 
 import jax
+
+from cmtl_jax import cache_folder
 
 _MOST_BYTES = 4 * 2**30  # the programs used longest ago go first
 _SHORTEST = 0.1  # seconds; JAX's own limit, 1 s, leaves out the program that counts one picture
@@ -33,9 +32,7 @@ def enable() -> pathlib.Path | None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
         return None
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(base) / "cmtl_jax" / "xla" / _processor()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = cache_folder.folder("xla")
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
@@ -48,13 +45,3 @@ def enable() -> pathlib.Path | None:
     if jax.config.jax_compilation_cache_max_size < 0:  # unlimited, the default
         jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
     return folder
-
-
-def _processor() -> str:
-    """Eight letters for this kind of processor and what it can do."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-        about = "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features).*$", text))))
-    except OSError:  # not Linux
-        about = platform.processor()  # starts a process on Linux
-    return hashlib.sha256((platform.machine() + about).encode()).hexdigest()[:8]

@@ -31,8 +31,7 @@
 namespace {
 namespace fft_convolution {
 
-// ---- Complex numbers
-// -----------------------------------------------------------------------------
+// ---- Complex numbers ----------------------------------------------------------------------------
 
 // Copied part by part: as a whole, GCC copies through narrower registers and stalls.
 struct Complex {
@@ -48,8 +47,7 @@ struct Complex {
   }
 };
 
-// ---- Transform of 16 complex numbers
-// -------------------------------------------------------------
+// ---- Transform of 16 complex numbers ------------------------------------------------------------
 
 constexpr int T = 16;            // pixels a side of a tile
 constexpr int HALF = T / 2 + 1;  // columns of frequencies that are no conjugates of others
@@ -117,8 +115,7 @@ ALWAYS_INLINE void fft(Get get, Put put) {
   }
 }
 
-// ---- Shapes
-// --------------------------------------------------------------------------------------
+// ---- Shapes -------------------------------------------------------------------------------------
 
 constexpr int PAIRS = 8;       // of tiles in a block, at most
 constexpr int VECTOR = 2 * V;  // floats of a complex vector
@@ -328,7 +325,7 @@ void invert_column(const float* in, const Rows& out, int column, int step) {
 // complex vectors. One call for one channel in and one group out.
 void transform_kernel(const float* kernel, int side, int64_t n_in, int64_t n_out, int64_t channel,
                       int group, float* out) {
-  const int lanes = static_cast<int>(std::min<int64_t>(V, n_out - int64_t{group} * V));
+  const int lanes = lanes_of(n_out, group);
   const int64_t stride = n_in * groups(n_out) * VECTOR;
   Complex rows[T][HALF], line[T];
   for (int r = 0; r < side; ++r) {
@@ -354,7 +351,7 @@ void transform_kernel(const float* kernel, int side, int64_t n_in, int64_t n_out
 // channel in and one group out of the gradient [k, k, Ci, Co], which comes turned by half a circle.
 void invert_kernel(const std::vector<float*>& slices, int side, int64_t n_in, int64_t n_out,
                    int64_t channel, int group, float* out) {
-  const int lanes = static_cast<int>(std::min<int64_t>(V, n_out - int64_t{group} * V));
+  const int lanes = lanes_of(n_out, group);
   const int64_t stride = n_in * groups(n_out) * VECTOR;
   const int64_t offset = (channel * groups(n_out) + group) * VECTOR;
   Complex rows[T][T], column[T];
@@ -543,7 +540,7 @@ void forward(ffi::ThreadPool& pool, const Source& x, const float* kernel, const 
   Buffer spectrum(kernel_floats(n_in, n_out));
   transform_kernels(pool, kernel, t.side, n_in, n_out, spectrum.data());
   const int in_groups = groups(n_in), out_groups = groups(n_out);
-  const int64_t share = (t.pairs + pool.num_threads() - 1) / pool.num_threads();
+  const int64_t threads = num_threads(pool), share = (t.pairs + threads - 1) / threads;
   const int block = static_cast<int>(std::clamp<int64_t>(share, 1, PAIRS));
   parallel_for(pool, (t.pairs + block - 1) / block, [&](int64_t number) {
     const int64_t first = number * block;
@@ -593,10 +590,9 @@ void backward(ffi::ThreadPool& pool, const Source& x, const float* turned, const
   Buffer spectrum(kernel_floats(n_out, n_in));
   transform_kernels(pool, turned, t.side, n_out, n_in, spectrum.data());
   const int in_groups = groups(n_in), out_groups = groups(n_out);
-  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
   // Each slice of the blocks has sums of its own, so that these do not depend on which thread is
   // first.
-  const int64_t num_slices = std::clamp<int64_t>(t.pairs / 2, 1, threads);
+  const int64_t num_slices = std::clamp<int64_t>(t.pairs / 2, 1, num_threads(pool));
   std::vector<std::unique_ptr<Buffer>> memory;
   std::vector<float*> sums;
   std::vector<double> slope_sums(num_slices), bias_sums(num_slices * n_out);
@@ -612,6 +608,7 @@ void backward(ffi::ThreadPool& pool, const Source& x, const float* turned, const
     const size_t x_floats = column_floats(most * in_groups);
     Buffer columns(x_floats + column_floats(most * out_groups));
     float *zx = columns.data(), *zd = zx + x_floats;
+    std::vector<vec> pixels(out_groups);
     int zeroed = 0;
     for (int64_t first = begin; first < end; first += PAIRS) {
       const int pairs = static_cast<int>(std::min<int64_t>(PAIRS, end - first));
@@ -623,7 +620,7 @@ void backward(ffi::ThreadPool& pool, const Source& x, const float* turned, const
       }
       for (int p = 0; p < pairs; ++p) {
         transform_rows(x, t, first + p, false, xs, p * in_groups);
-        std::vector<vec> pixels(out_groups, vec{});
+        std::fill(pixels.begin(), pixels.end(), vec{});
         transform_rows(d, t, first + p, true, ds, p * out_groups, pixels.data());
         for (int64_t c = 0; c < n_out; ++c) bias_sums[slice * n_out + c] += pixels[c / V][c % V];
       }

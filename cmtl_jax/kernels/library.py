@@ -18,9 +18,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-import filelock
 import jax
 import jax.numpy as jnp
+
+from cmtl_jax import cache_folder
 
 SWITCH = "CMTL_JAX_KERNELS"  # environment: 0 leaves the kernels alone
 
@@ -53,7 +54,6 @@ def used(*arrays: jax.Array) -> bool:
     )
 
 
-@functools.cache
 def available() -> bool:
     """Whether the kernels are there; compiles them at the first call on a machine.
 
@@ -90,14 +90,16 @@ def _built() -> pathlib.Path:
     """
     compiler = find_compiler()
     command = [compiler, *_FLAGS, *_tuning(), "-I", jax.ffi.include_dir()]
-    about = [jax.__version__, _processor(), os.path.realpath(compiler), *command]
+    about = [jax.__version__, os.path.realpath(compiler), *command]
     digest = hashlib.sha256("\0".join(about).encode())
     for source in sorted((*_FOLDER.glob("*.h"), *_FOLDER.glob("*.cc"))):
         digest.update(source.read_bytes())
-    folder = _folder()
+    folder = cache_folder.folder("kernels")
     library = folder / f"kernels-{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
+    import filelock  # loading alone asks for no more than JAX
+
     with filelock.FileLock(folder / "lock", timeout=2 * _LONGEST):
         if not library.exists():
             logging.info("compiling kernels for this processor, once")
@@ -139,20 +141,3 @@ def _run(command: list[str]) -> None:
         said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()
         first = next((line for line in said if "error" in line), said[0])
         raise RuntimeError(f"{command[0]} cannot compile the kernels: {first}")
-
-
-def _processor() -> str:
-    """What compiling for this processor depends on."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        return platform.processor()
-    lines = {line for line in text.splitlines() if line.startswith(("model name", "flags", "Feat"))}
-    return "\n".join(sorted(lines))
-
-
-def _folder() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(base) / "cmtl_jax" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

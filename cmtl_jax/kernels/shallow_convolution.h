@@ -19,20 +19,21 @@ namespace shallow_convolution {
 constexpr int PIXELS = 12;  // of a row of y at a time
 constexpr int SIDE = 9;     // of the kernel, at most
 
-// Rows first - side / 2 to end + side / 2 of a picture, zeros around it: [rows][width + side - 1 +
-// PIXELS][channels].
-struct Strip {
+// A strip of a picture with side / 2 rows more above and below, zeros around it: [rows][width +
+// side - 1 + PIXELS][channels].
+struct Padded {
   Buffer memory;
   int64_t line;  // floats
 
-  Strip(const float* picture, int64_t height, int64_t width, int64_t channels, int side,
-        int64_t first, int64_t end)
-      : memory((end - first + side - 1) * (width + side - 1 + PIXELS) * channels),
+  Padded(const float* pictures, const Strip& strip, int64_t height, int64_t width, int64_t channels,
+         int side)
+      : memory((strip.end - strip.first + side - 1) * (width + side - 1 + PIXELS) * channels),
         line((width + side - 1 + PIXELS) * channels) {
-    const int64_t rows = end - first + side - 1;
+    const float* picture = pictures + strip.picture * height * width * channels;
+    const int64_t rows = strip.end - strip.first + side - 1;
     std::memset(memory.data(), 0, rows * line * sizeof(float));
     for (int64_t r = 0; r < rows; ++r) {
-      const int64_t y = first + r - side / 2;
+      const int64_t y = strip.first + r - side / 2;
       if (y < 0 || y >= height) continue;
       std::memcpy(memory.data() + r * line + side / 2 * channels, picture + y * width * channels,
                   width * channels * sizeof(float));
@@ -50,9 +51,10 @@ ffi::Error forward(ffi::ThreadPool pool, Floats x, Floats kernel, Floats bias, I
   const int64_t height = shape[1], width = shape[2], n_in = shape[3], n_out = sides[3];
   const int side = static_cast<int>(sides[0]);
   const float* w = kernel.typed_data();
-  for_strips(pool, shape[0], height, [&](int64_t, int64_t picture, int64_t first, int64_t end) {
-    const Strip strip(x.typed_data() + picture * height * width * n_in, height, width, n_in, side,
-                      first, end);
+  parallel_for(pool, shape[0] * Strip::per_picture(height), [&](int64_t number) {
+    const Strip strip(number, height);
+    const auto [picture, first, end] = strip;
+    const Padded padded(x.typed_data(), strip, height, width, n_in, side);
     const int64_t bottom = valid(sizes, picture, 0, height);
     const int64_t right = valid(sizes, picture, 1, width);
     for (int64_t r = first; r < end; ++r) {
@@ -67,7 +69,7 @@ ffi::Error forward(ffi::ThreadPool pool, Floats x, Floats kernel, Floats bias, I
 #pragma GCC unroll 12
           for (int i = 0; i < PIXELS; ++i) sums[i] = shift;
           for (int a = 0; a < side; ++a) {
-            const float* from = strip.row(r - first + a) + c * n_in;
+            const float* from = padded.row(r - first + a) + c * n_in;
             const float* weights = w + int64_t{a} * side * n_in * n_out + group * V;
             for (int64_t b = 0; b < side * n_in; ++b, weights += n_out) {
               const vec k = load(weights, lanes);
@@ -102,19 +104,17 @@ ffi::Error backward(ffi::ThreadPool pool, Floats x, Ints sizes, Floats d, Out ke
   const auto shape = x.dimensions(), sides = kernel_bar->dimensions();
   const int64_t height = shape[1], width = shape[2], n_in = shape[3], n_out = sides[3];
   const int side = static_cast<int>(sides[0]);
-  const int64_t strips = num_strips(shape[0], height);
+  const int64_t strips = shape[0] * Strip::per_picture(height);
   const int64_t number = int64_t{side} * side * n_in * n_out + n_out;  // and the bias
   // Strips go to a fixed number of sums, so that these do not depend on which thread is first.
-  const int64_t num_slices = std::clamp<int64_t>(pool.num_threads(), 1, strips);
+  const int64_t num_slices = std::min(num_threads(pool), strips);
   std::vector<std::vector<double>> totals(num_slices, std::vector<double>(number));
-  const int64_t per_picture = strips / std::max<int64_t>(shape[0], 1);
   parallel_for(pool, num_slices, [&](int64_t slice) {
     std::vector<double>& to = totals[slice];
     for (int64_t i = strips * slice / num_slices; i < strips * (slice + 1) / num_slices; ++i) {
-      const int64_t picture = i / per_picture, first = i % per_picture * STRIP;
-      const int64_t end = std::min(height, first + STRIP);
-      const Strip strip(x.typed_data() + picture * height * width * n_in, height, width, n_in, side,
-                        first, end);
+      const Strip strip(i, height);
+      const auto [picture, first, end] = strip;
+      const Padded padded(x.typed_data(), strip, height, width, n_in, side);
       const int64_t bottom = std::min(end, valid(sizes, picture, 0, height));
       const int64_t right = valid(sizes, picture, 1, width);
       const float* g = d.typed_data() + (picture * height + first) * width * n_out;
@@ -124,7 +124,7 @@ ffi::Error backward(ffi::ThreadPool pool, Floats x, Ints sizes, Floats d, Out ke
           for (int64_t channel = 0; channel < n_in; ++channel) {
             vec sums[SIDE] = {};
             for (int64_t r = first; r < bottom; ++r) {
-              const float* from = strip.row(r - first + a) + channel;
+              const float* from = padded.row(r - first + a) + channel;
               const float* line = g + (r - first) * width * n_out + group * V;
               switch (side) {
                 case 9:

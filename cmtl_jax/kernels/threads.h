@@ -84,6 +84,10 @@ class Buffer {
   size_t capacity_;
 };
 
+inline int64_t num_threads(const ffi::ThreadPool& pool) {
+  return std::max<int64_t>(pool.num_threads(), 1);  // 0 where XLA cannot say it
+}
+
 // Calls work(i) for i below n, here and in the pool. Waits for what has begun, never for a task
 // that the pool has not come to: several calls at a time cannot block each other.
 template <typename Work>
@@ -93,7 +97,7 @@ void parallel_for(ffi::ThreadPool& pool, int64_t n, Work work) {
     std::mutex mutex;
     std::condition_variable finished;
   };
-  int64_t helpers = std::min<int64_t>(pool.num_threads(), n) - 1;
+  int64_t helpers = std::min(num_threads(pool), n) - 1;
   auto shared = std::make_shared<Shared>();
   // The pointer is followed only for i < n, so only while this call waits.
   Work* pointer = &work;
@@ -118,21 +122,19 @@ using Floats = ffi::Buffer<ffi::F32>;
 using Ints = ffi::Buffer<ffi::S32>;
 using Out = ffi::ResultBuffer<ffi::F32>;
 
-// Rows of a batch of pictures [B, H, ...] that a thread takes at a time.
-constexpr int64_t STRIP = 8;
+// Rows of one picture that a thread takes at a time.
+struct Strip {
+  static constexpr int64_t ROWS = 8;
 
-// Calls work(strip, picture, first row, end row) for strips of rows.
-template <typename Work>
-void for_strips(ffi::ThreadPool& pool, int64_t batch, int64_t height, Work work) {
-  const int64_t strips = (height + STRIP - 1) / STRIP;
-  parallel_for(pool, batch * strips, [&](int64_t i) {
-    const int64_t first = i % strips * STRIP;
-    work(i, i / strips, first, std::min(height, first + STRIP));
-  });
-}
-inline int64_t num_strips(int64_t batch, int64_t height) {
-  return batch * ((height + STRIP - 1) / STRIP);
-}
+  int64_t picture, first, end;
+
+  Strip(int64_t number, int64_t height) {
+    picture = number / per_picture(height);
+    first = number % per_picture(height) * ROWS;
+    end = std::min(height, first + ROWS);
+  }
+  static int64_t per_picture(int64_t height) { return (height + ROWS - 1) / ROWS; }
+};
 
 }  // namespace
 
