@@ -1,4 +1,6 @@
 import os
+import pathlib
+import platform
 import subprocess
 import sys
 
@@ -62,6 +64,25 @@ def test_compiled_once_for_all(tmp_path):
     assert ask(tmp_path) == ""
     (built,) = tmp_path.glob("cmtl_jax/kernels/*/*.so")
     assert built.stat().st_mtime_ns == before
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86")
+@pytest.mark.parametrize("flags", ["-mno-avx512f", "-mno-avx512f -mno-avx"], ids=["8", "4"])
+def test_vectors_of_other_processors(tmp_path, flags):
+    env = os.environ | {
+        "CXX": compiler(tmp_path, f'exec "{library.find_compiler()}" "$@" {flags}'),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    names = ("fft_convolution", "prelu_pool", "shallow_convolution")
+    files = [str(pathlib.Path(__file__).parent / f"test_{name}.py") for name in names]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout
 
 
 def network(model, params, batch):

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "threads.h"
@@ -392,6 +393,9 @@ void invert_kernel(const std::vector<float*>& slices, int side, int64_t n_in, in
 
 // ---- Products of spectra ------------------------------------------------------------------------
 
+template <int N>
+using Number = std::integral_constant<int, N>;
+
 // y[p] = sum over channels of z[p][channel] w[channel], or conj(w), for N pairs and one group out.
 template <int N, bool CONJUGATE>
 void product_rows(const float* z, int64_t z_pair, int64_t n_in, const float* w, int64_t w_channel,
@@ -442,22 +446,16 @@ void multiply(const float* z, int pairs, int64_t n_in, const float* kernel, int6
       const float* w = wk + VECTOR * group;
       float* to = yk + VECTOR * group;
       int p = 0;
-      for (; p + 8 <= pairs; p += 8) {
-        product_rows<8, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
-                                   y_pair);
-      }
-      for (; p + 4 <= pairs; p += 4) {
-        product_rows<4, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
-                                   y_pair);
-      }
-      for (; p + 2 <= pairs; p += 2) {
-        product_rows<2, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
-                                   y_pair);
-      }
-      for (; p < pairs; ++p) {
-        product_rows<1, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
-                                   y_pair);
-      }
+      const auto in_steps_of = [&](auto number) {
+        for (; p + number <= pairs; p += number) {
+          product_rows<number, CONJUGATE>(zk + p * z_pair, z_pair, n_in, w, y_pair, to + p * y_pair,
+                                          y_pair);
+        }
+      };
+      in_steps_of(Number<8>());
+      in_steps_of(Number<4>());
+      in_steps_of(Number<2>());
+      in_steps_of(Number<1>());
     }
   }
 }
@@ -505,18 +503,15 @@ void accumulate(const float* x, const float* d, int pairs, int64_t n_in, int64_t
     const float* dk = d + ky * pairs * d_pair;
     for (int group = 0; group < out_groups; ++group) {
       int64_t c = 0;
-      for (; c + 8 <= n_in; c += 8) {
-        outer_rows<8, CONJUGATE>(xk + c / V * VECTOR + c % V, x_pair, dk + VECTOR * group, d_pair,
-                                 pairs, gk + c * d_pair + VECTOR * group, d_pair);
-      }
-      for (; c + 4 <= n_in; c += 4) {
-        outer_rows<4, CONJUGATE>(xk + c / V * VECTOR + c % V, x_pair, dk + VECTOR * group, d_pair,
-                                 pairs, gk + c * d_pair + VECTOR * group, d_pair);
-      }
-      for (; c < n_in; ++c) {
-        outer_rows<1, CONJUGATE>(xk + c / V * VECTOR + c % V, x_pair, dk + VECTOR * group, d_pair,
-                                 pairs, gk + c * d_pair + VECTOR * group, d_pair);
-      }
+      const auto in_steps_of = [&](auto number) {  // of no more channels than a vector has
+        for (; c + number <= n_in; c += number) {
+          outer_rows<number, CONJUGATE>(xk + c / V * VECTOR + c % V, x_pair, dk + VECTOR * group,
+                                        d_pair, pairs, gk + c * d_pair + VECTOR * group, d_pair);
+        }
+      };
+      in_steps_of(Number<std::min(V, 8)>());
+      in_steps_of(Number<4>());
+      in_steps_of(Number<1>());
     }
   }
 }

@@ -68,16 +68,13 @@ class Activated:
     def shape(self) -> tuple[int, ...]:
         return self.x.shape
 
-    def value(self) -> jax.Array:
-        return prelu(self.x, self.slope)
-
 
 Features = jax.Array | Activated
 
 
 def value(x: Features) -> jax.Array:
     """Features as an array."""
-    return x.value() if isinstance(x, Activated) else x
+    return prelu(x.x, x.slope) if isinstance(x, Activated) else x
 
 
 def masked_conv(x: Features, kernel: jax.Array, bias: jax.Array, size: jax.Array) -> jax.Array:
