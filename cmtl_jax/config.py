@@ -99,6 +99,10 @@ def base() -> ml_collections.ConfigDict:
     s.group_loss = "softmax_ce"  # softmax_ce | softmax_bce (authors' code) | sigmoid_bce (paper)
     s.density_reduction = "mean"  # mean over pixels (authors' code) | sum (paper, Eq. 2)
     s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
+    # Of the loss of people in blocks (ours); 0: without. Part A's held-out pictures after 1,500
+    # steps from part B's weights: MAE 204.5; after 1,200 without it 253.9.
+    s.block_weight = 32.0
+    s.block_side = 32  # of such a block, pixels
 
     o = c.optimizer = ml_collections.ConfigDict()
     # adam (paper) | muon (the convolutions' kernels by orthogonalised momentum, all else by Adam)
@@ -169,7 +173,7 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
                 "augment": {"contrast": 0.0, "brightness": 0.0, "sharpness": 0.0, "zoom": 0.0},
                 "groups": {"binning": "released", "class_weights": "released"},
                 "model": {"init": "released", "logit_activation": "prelu"},
-                "loss": {"group_weight": 1e-4, "density_scale": 1.0},
+                "loss": {"group_weight": 1e-4, "density_scale": 1.0, "block_weight": 0.0},
                 "optimizer": {
                     "name": "adam",
                     "learning_rate": 1e-5,
@@ -261,12 +265,13 @@ _AT_LEAST_ONE = (
     "density.kernel", "crop.height", "crop.width", "crop.max_buckets", "groups.samples",
     "train.batch_size", "train.steps", "train.eval_every", "train.log_every", "train.keep_latest",
     "train.dead_patience", "train.folds_at_once", "eval.batch_size", "eval.max_buckets",
-    "export.num_pictures",
+    "export.num_pictures", "loss.block_side",
 )  # fmt: skip
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
     "augment.noise_level", "augment.brightness", "augment.zoom", "loss.group_weight",
+    "loss.block_weight",
     "optimizer.warmup_steps", "optimizer.grad_clip",
     "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip

@@ -40,9 +40,11 @@ DENSITY = {"density", "outputs in training"}
 LOGITS = {"group logits", "outputs in training"}
 OTHER_LAYERS = {"parameters", "initial parameters"}
 
+LOSSES = {"density loss", "block loss", "total loss"}
+
 STAGES = WHOLE | CROPS | GROUPS | NETWORK | {
     "head points", "density maps", "pictures", "held-out pictures", "crop sizes", "density loss",
-    "group loss", "total loss", "update", "averaging", "length", "ground truth",
+    "group loss", "block loss", "total loss", "update", "averaging", "length", "ground truth",
 }  # fmt: skip
 
 
@@ -88,8 +90,10 @@ KEYS = (
     Key("loss.group_loss", ("softmax_ce", "softmax_bce", "sigmoid_bce"),
         {"group loss", "total loss"}),
     Key("loss.group_weight", (0.02, 1e-4), {"total loss"}),
-    Key("loss.density_reduction", ("mean", "sum"), {"density loss", "total loss"}),
-    Key("loss.density_scale", (100.0, 1.0), {"density loss", "total loss"} | DENSITY),
+    Key("loss.density_reduction", ("mean", "sum"), LOSSES),
+    Key("loss.density_scale", (100.0, 1.0), LOSSES | DENSITY),
+    Key("loss.block_weight", (32.0, 0.0), {"block loss", "total loss"}),
+    Key("loss.block_side", (4, 2), {"block loss", "total loss"}),
     # Crowd-count groups.
     Key("groups.count", ("points", "density"), {"group edges"}, {"crop groups", "class weights"},
         {"groups.binning": "uniform"}),
@@ -311,6 +315,7 @@ def losses(objective) -> dict[str, Any]:
     return {
         "density loss": parts["density_loss"],
         "group loss": parts["group_loss"],
+        "block loss": parts.get("block_loss"),
         "total loss": total,
     }
 

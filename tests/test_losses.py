@@ -37,6 +37,31 @@ def test_density_loss_of_the_paper_counts_examples():
     np.testing.assert_allclose(total / count, np.mean(norms), rtol=1e-6)
 
 
+@pytest.mark.parametrize("side", [2, 4, 5])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_block_loss_is_that_of_the_averages_over_blocks(side, reduction):
+    predicted, target = maps(0), maps(1)
+    total, count = losses.block_loss(
+        predicted, target, jnp.asarray(SIZE), jnp.array([1.0, 1.0, 0.0]), side=side, scale=10.0,
+        reduction=reduction,
+    )  # fmt: skip
+    expected = 0.0
+    for error in 10 * (predicted - target)[:2, :, :, 0]:
+        for top in range(0, 4, side):
+            for left in range(0, 6, side):
+                average = error[top : top + side, left : left + side].sum() / side**2
+                expected += side**2 * average**2
+    assert count == (2 if reduction == "sum" else 4 * 6 + 3 * 2)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_blocks_of_one_pixel_are_the_density_loss():
+    about = (maps(0), maps(1), jnp.asarray(SIZE), jnp.array([1.0, 0.0, 1.0]))
+    np.testing.assert_allclose(
+        losses.block_loss(*about, side=1), losses.density_loss(*about), rtol=1e-6
+    )
+
+
 def softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

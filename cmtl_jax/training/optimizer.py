@@ -5,6 +5,8 @@ import ml_collections
 import optax
 from optax import contrib
 
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al., 2024
+
 
 def schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then constant or a cosine to zero at `steps`."""
@@ -35,6 +37,9 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
         parts = [
             contrib.muon(
                 rate,
+                # Given for each iteration, optax computes them in a loop: unrolled, they are half of
+                # what there is to compile.
+                ns_coeffs=(_NEWTON_SCHULZ,) * 5,
                 adam_b1=config.b1,
                 adam_b2=config.b2,
                 eps=config.eps,

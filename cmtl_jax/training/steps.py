@@ -20,7 +20,7 @@ _static = functools.partial(flax.struct.field, pytree_node=False)
 
 @flax.struct.dataclass
 class Objective:
-    """Density loss + group_weight * group loss (paper, Eq. 3).
+    """Density loss + group_weight * group loss (paper, Eq. 3) + block_weight * block loss (ours).
 
     An argument of the step. Its class weights are an array, no part of the program, which runs
     that differ in nothing else (the folds of a cross-validation) then share.
@@ -31,6 +31,8 @@ class Objective:
         group_loss: kind, see losses.group_loss.
         density_reduction: see losses.density_loss.
         density_scale: see losses.density_loss.
+        block_weight: of losses.block_loss; 0: without.
+        block_side: pixels.
     """
 
     class_weights: jax.Array
@@ -38,19 +40,16 @@ class Objective:
     group_loss: str = _static()
     density_reduction: str = _static()
     density_scale: float = _static()
+    block_weight: float = _static(default=0.0)
+    block_side: int = _static(default=32)
 
     def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
         """The parts of the loss by name; group_loss is missing without group logits."""
-        parts = {
-            "density_loss": losses.density_loss(
-                output.density,
-                batch.density,
-                batch.size,
-                batch.weight,
-                scale=self.density_scale,
-                reduction=self.density_reduction,
-            )
-        }
+        maps = output.density, batch.density, batch.size, batch.weight
+        counted = {"scale": self.density_scale, "reduction": self.density_reduction}
+        parts = {"density_loss": losses.density_loss(*maps, **counted)}
+        if self.block_weight:
+            parts["block_loss"] = losses.block_loss(*maps, **counted, side=self.block_side)
         if output.group_logits is not None:
             parts["group_loss"] = losses.group_loss(
                 output.group_logits,
@@ -63,7 +62,11 @@ class Objective:
 
     def total(self, parts: dict[str, jax.Array]) -> jax.Array:
         """The loss from its divided parts."""
-        return parts["density_loss"] + self.group_weight * parts.get("group_loss", 0.0)
+        return (
+            parts["density_loss"]
+            + self.block_weight * parts.get("block_loss", 0.0)
+            + self.group_weight * parts.get("group_loss", 0.0)
+        )
 
 
 def make_train_step(

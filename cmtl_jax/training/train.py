@@ -205,6 +205,8 @@ class _Run:
             group_loss=c.loss.group_loss,
             density_reduction=c.loss.density_reduction,
             density_scale=c.loss.density_scale,
+            block_weight=c.loss.block_weight,
+            block_side=c.loss.block_side,
         )
         self.progress = Progress(
             start=self.start,
