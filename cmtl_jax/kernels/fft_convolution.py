@@ -1,7 +1,8 @@
 """A layer's convolution by the Fourier transform of tiles, on one CPU.
 
 A direct convolution of 9x9 multiplies 81 times for each pair of channels and pixel; here it is some
-20 times, transforms included. The method is told in `fft_convolution.h`.
+20 times, transforms included. One of 3x3 gains little, but is one pass, too. The method is told in
+`fft_convolution.h`.
 """
 
 import jax
@@ -10,7 +11,7 @@ from jax import lax
 
 from cmtl_jax.kernels import library
 
-_SIDES = (5, 7, 9)  # of kernels; transforms of smaller ones cost as much as the convolution
+_SIDES = (3, 5, 7, 9)  # of kernels
 _CHANNELS = 8  # at least, in and out: vectors of channels would be empty
 _AREA = 144  # pixels of a picture, at least: smaller ones leave tiles empty
 

@@ -1,10 +1,14 @@
 """Adam, or Muon for the convolutions, with a learning-rate schedule: all from optax."""
 
+import functools
+
 import jax
 import ml_collections
 import optax
 from optax import contrib
 
+_SMALL = 10_000  # numbers, of an array
+_MATRIX = contrib.MuonDimensionNumbers((0, 1, 2), 3)  # a kernel's window and maps by its maps
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al., 2024
 
 
@@ -33,22 +37,20 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
         steps: of the whole training.
     """
     rate = schedule(config, steps)
-    if config.name == "muon":
-        parts = [
-            contrib.muon(
-                rate,
-                # Given for each iteration, optax computes them in a loop: unrolled, they are half of
-                # what there is to compile.
-                ns_coeffs=(_NEWTON_SCHULZ,) * 5,
-                adam_b1=config.b1,
-                adam_b2=config.b2,
-                eps=config.eps,
-                consistent_rms=0.2,
-                muon_weight_dimension_numbers=_matrices,
-            )
-        ]
-    else:
-        parts = [optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps)]
+    muon = config.name == "muon"
+    adam = optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps, nesterov=muon)
+    # Each array has operations of its own to compile; most arrays are as small as a bias.
+    by = {"adam": adam, "adam_together": optax.flatten(adam)}
+    if muon:
+        by["muon"] = contrib.muon(
+            rate,
+            # Given for each iteration, optax computes them in a loop: unrolled, they are a third of
+            # what there is to compile.
+            ns_coeffs=(_NEWTON_SCHULZ,) * 5,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda _: _MATRIX, params),
+        )
+    parts = [optax.partition(by, functools.partial(_trained_by, muon=muon))]
     if config.weight_decay:  # in the gradient, not decoupled from it: as torch.optim.Adam does
         parts.insert(0, optax.add_decayed_weights(config.weight_decay))
     if config.grad_clip:
@@ -60,12 +62,13 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
     return optax.chain(*parts)
 
 
-def _matrices(params: dict) -> dict:
-    """The kernels between several maps as matrices; None for all that Adam trains."""
+def _trained_by(params: dict, muon: bool) -> dict:
+    """Muon: the kernels between several maps."""
 
-    def of(x: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        between_maps = x.ndim == 4 and min(x.shape[2:]) > 1
-        return contrib.MuonDimensionNumbers((0, 1, 2), 3) if between_maps else None
+    def of(x: jax.Array) -> str:
+        if muon and x.ndim == 4 and min(x.shape[2:]) > 1:
+            return "muon"
+        return "adam_together" if x.size < _SMALL else "adam"
 
     return jax.tree.map(of, params)
 
