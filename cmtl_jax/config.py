@@ -269,9 +269,8 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
     "augment.noise_level", "augment.brightness", "augment.zoom", "loss.group_weight",
-    "loss.block_weight",
-    "optimizer.warmup_steps", "optimizer.grad_clip",
-    "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
+    "loss.block_weight", "optimizer.warmup_steps", "optimizer.grad_clip", "optimizer.head_factor",
+    "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (

@@ -49,10 +49,9 @@ def block_loss(
 ) -> SumCount:
     """Euclidean loss of the people in blocks of side x side pixels (ours).
 
-    Most of the loss of a density map is where within a few pixels heads lie, which no count
-    depends on; here errors of one block cancel out. The same as density_loss of the maps'
-    averages over each block. After the density level consistency of DSNet (Dai et al., 2019), there
-    with absolute values over the whole crop, its halves and its quarters.
+    That of maps in which each pixel has the average of its block. Most of density_loss is where
+    within a few pixels heads lie, which no count depends on; here such errors cancel out. The idea
+    is that of DSNet's multi-scale density level consistency loss (Dai et al., 2019).
 
     Args:
         predicted: float32 [B, H, W, 1], people per pixel, 0 outside size.

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from cmtl_jax import config as base_config
 from cmtl_jax.training import optimizer
 
 SHAPES = {
     "shared": {"first": (3, 3, 1, 4), "kernel": (3, 3, 4, 6), "bias": (6,)},
-    "head": {"kernel": (12, 5)},
+    "head": {"kernel": (130, 80)},  # large
     "decoder": {"wide": (1, 1, 4, 30), "output": (1, 1, 6, 1)},
 }
 
@@ -58,6 +59,21 @@ def test_muon_trains_the_kernels_between_maps_and_adam_the_rest():
             "head": {"kernel": True},
             "decoder": {"wide": False, "output": True},
         }
+
+
+def test_muon_is_that_of_optax():
+    """Which unrolls its iterations, and trains each array by itself."""
+
+    def matrices(params):
+        between_maps = lambda x: x.ndim == 4 and min(x.shape[2:]) > 1
+        numbers = contrib.MuonDimensionNumbers((0, 1, 2), 3)
+        return jax.tree.map(lambda x: numbers if between_maps(x) else None, params)
+
+    tx = contrib.muon(0.01, consistent_rms=0.2, muon_weight_dimension_numbers=matrices)
+    state = tx.init(draw(0))
+    for i, got in enumerate(updates(settings(name="muon", head_factor=1.0))):
+        want, state = jax.jit(tx.update)(draw(i + 1), state, draw(0))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), got, want)
 
 
 @pytest.mark.parametrize("stage, name", [("shared", "kernel"), ("decoder", "wide")])

@@ -57,9 +57,11 @@ def batch() -> Batch:
     )
 
 
-def run(model, tx, *, reduction="mean", ema=0.0, group_weight=0.0, steps=1):
+def run(model, tx, *, reduction="mean", ema=0.0, group_weight=0.0, block_weight=0.0, steps=1):
     weights = jnp.array([1.0, 3.0])
-    objective = steps_lib.Objective(weights, group_weight, "softmax_ce", reduction, 1.0)
+    objective = steps_lib.Objective(
+        weights, group_weight, "softmax_ce", reduction, 1.0, block_weight, block_side=4
+    )
     params = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)), jnp.full((1, 2), 4))["params"]
     state = state_lib.create(params, tx, ema=ema > 0)
     step = jax.jit(steps_lib.make_train_step(model, tx, ema_decay=ema, seed=0))
@@ -96,6 +98,19 @@ def test_group_loss_is_weighed():
     np.testing.assert_allclose(metrics["loss"], 4 + 0.5 * group, rtol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"] ** 2, 4**2 + (0.5 * 3 * 0.5) ** 2, rtol=1e-5)
     assert metrics["group_accuracy"].sum == 0 and metrics["group_accuracy"].count == 2
+
+
+def test_block_loss_is_weighed():
+    _, metrics = run(OneWeight(), optax.sgd(1.0), block_weight=0.5)
+    # Three valid blocks of 4x4 pixels, with an error of 2 in each pixel.
+    assert tuple(metrics["block_loss"]) == (3 * 16 * 2**2, 48)
+    np.testing.assert_allclose(metrics["loss"], 4 + 0.5 * 4, rtol=1e-6)
+
+
+def test_the_norm_of_small_and_large_gradients_together():
+    rng = np.random.default_rng(0)
+    gradient = {"a": rng.normal(size=(3, 4)), "b": rng.normal(size=20_000), "c": rng.normal(size=5)}
+    np.testing.assert_allclose(steps_lib._norm(gradient), optax.tree.norm(gradient), rtol=1e-6)
 
 
 def test_averaged_parameters():

@@ -7,8 +7,7 @@ import ml_collections
 import optax
 from optax import contrib
 
-_SMALL = 10_000  # numbers, of an array
-_MATRIX = contrib.MuonDimensionNumbers((0, 1, 2), 3)  # a kernel's window and maps by its maps
+_MATRIX = contrib.MuonDimensionNumbers((0, 1, 2), 3)  # a kernel's window and inputs by its outputs
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al., 2024
 
 
@@ -39,18 +38,17 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
     rate = schedule(config, steps)
     muon = config.name == "muon"
     adam = optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps, nesterov=muon)
-    # Each array has operations of its own to compile; most arrays are as small as a bias.
-    by = {"adam": adam, "adam_together": optax.flatten(adam)}
+    transforms = {"adam": adam, "adam_together": optax.flatten(adam)}
     if muon:
-        by["muon"] = contrib.muon(
+        transforms["muon"] = contrib.muon(
             rate,
-            # Given for each iteration, optax computes them in a loop: unrolled, they are a third of
+            # Given once an iteration, they make optax loop: unrolled, the iterations are a third of
             # what there is to compile.
             ns_coeffs=(_NEWTON_SCHULZ,) * 5,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda _: _MATRIX, params),
         )
-    parts = [optax.partition(by, functools.partial(_trained_by, muon=muon))]
+    parts = [optax.partition(transforms, functools.partial(_labels, muon=muon))]
     if config.weight_decay:  # in the gradient, not decoupled from it: as torch.optim.Adam does
         parts.insert(0, optax.add_decayed_weights(config.weight_decay))
     if config.grad_clip:
@@ -62,15 +60,24 @@ def build(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransf
     return optax.chain(*parts)
 
 
-def _trained_by(params: dict, muon: bool) -> dict:
-    """Muon: the kernels between several maps."""
+def is_small(x: jax.Array) -> bool:
+    """Whether an array, such as a bias, is computed together with others like it.
 
-    def of(x: jax.Array) -> str:
+    XLA compiles the operations of each array by themselves; those of the many small ones would be
+    most of them.
+    """
+    return x.size < 10_000
+
+
+def _labels(params: dict, muon: bool) -> dict:
+    """By which transformation each array is trained; Muon takes the kernels between several maps."""
+
+    def label(x: jax.Array) -> str:
         if muon and x.ndim == 4 and min(x.shape[2:]) > 1:
             return "muon"
-        return "adam_together" if x.size < _SMALL else "adam"
+        return "adam_together" if is_small(x) else "adam"
 
-    return jax.tree.map(of, params)
+    return jax.tree.map(label, params)
 
 
 def _is_head(params: dict) -> dict:

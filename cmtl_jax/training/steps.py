@@ -13,6 +13,7 @@ from cmtl_jax import losses
 from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.losses import SumCount
 from cmtl_jax.models.output import CmtlOutput
+from cmtl_jax.training import optimizer
 from cmtl_jax.training.state import PyTree, TrainState
 
 _static = functools.partial(flax.struct.field, pytree_node=False)
@@ -31,8 +32,8 @@ class Objective:
         group_loss: kind, see losses.group_loss.
         density_reduction: see losses.density_loss.
         density_scale: see losses.density_loss.
-        block_weight: of losses.block_loss; 0: without.
-        block_side: pixels.
+        block_weight: of losses.block_loss; 0: without, as in the paper.
+        block_side: see losses.block_loss.
     """
 
     class_weights: jax.Array
@@ -44,12 +45,15 @@ class Objective:
     block_side: int = _static(default=32)
 
     def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
-        """The parts of the loss by name; group_loss is missing without group logits."""
+        """The parts of the loss by name.
+
+        group_loss is missing without group logits, block_loss where it weighs nothing.
+        """
         maps = output.density, batch.density, batch.size, batch.weight
-        counted = {"scale": self.density_scale, "reduction": self.density_reduction}
-        parts = {"density_loss": losses.density_loss(*maps, **counted)}
+        measure = {"scale": self.density_scale, "reduction": self.density_reduction}
+        parts = {"density_loss": losses.density_loss(*maps, **measure)}
         if self.block_weight:
-            parts["block_loss"] = losses.block_loss(*maps, **counted, side=self.block_side)
+            parts["block_loss"] = losses.block_loss(*maps, **measure, side=self.block_side)
         if output.group_logits is not None:
             parts["group_loss"] = losses.group_loss(
                 output.group_logits,
@@ -163,10 +167,11 @@ def _first_layers(gradient: PyTree) -> list[PyTree]:
 
 
 def _norm(gradient: PyTree) -> jax.Array:
-    """optax.tree.norm, with one sum for all small arrays: each sum is compiled by itself."""
+    """optax.tree.norm, with one sum for all small arrays (see optimizer.is_small)."""
     leaves = jax.tree.leaves(gradient)
-    small = [x.ravel() for x in leaves if x.size < 10_000]
-    return optax.tree.norm([x for x in leaves if x.size >= 10_000] + [jnp.concatenate(small)])
+    small = [x.ravel() for x in leaves if optimizer.is_small(x)]
+    large = [x for x in leaves if not optimizer.is_small(x)]
+    return optax.tree.norm([*large, jnp.concatenate(small)])
 
 
 def _example_keys(seed: int, step: jax.Array, number: int, axis_name: str | None) -> jax.Array:
