@@ -224,7 +224,7 @@ def learning_curve(curve: Sequence[Mapping], dark: bool = False) -> bytes | None
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_ylabel(label)
         axes.grid(color=theme.grid, linewidth=0.8)
-        _legend(axes, theme)
+        _legend(axes, theme, loc="lower right", bbox_to_anchor=(1, 1), ncols=4)  # above the lines
     all_axes[-1].set_xlabel("training step")
     all_axes[-1].xaxis.set_major_formatter(FuncFormatter(_plain))
     return _png(figure)
@@ -275,8 +275,8 @@ def _style(axes: Axes, theme: _Theme) -> None:
     axes.yaxis.label.set_color(theme.text)
 
 
-def _legend(axes: Axes, theme: _Theme) -> None:
-    axes.legend(frameon=False, labelcolor=theme.text, fontsize=9)
+def _legend(axes: Axes, theme: _Theme, **place) -> None:
+    axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, **place)
 
 
 def _png(figure: Figure) -> bytes:
