@@ -33,6 +33,7 @@ def base() -> ml_collections.ConfigDict:
     d.fold = 0  # fold tested, 1..5, of a data set cut into folds; 0: all, one after the other
     d.val_fraction = 0.1  # of the training pictures, held out
     d.val_split = "stratified"  # stratified by count | released (authors' code: any, one fewer)
+    d.leave_out = ""  # ids of pictures that are not trained on, such as IMG_1,IMG_9
     d.validate_on = "whole"  # whole held-out pictures | patches of them (authors' code)
     d.val_seed = 0  # which pictures are held out
     d.cache_mib = 2048  # decoded pictures and maps kept in memory, for all splits, by each worker

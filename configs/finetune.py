@@ -20,6 +20,7 @@ def get_config(preset=None):
     config.init_from = "sha"
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
+        config.input.scale = 0.5  # what the weights that come with the program are trained with
         config.train.steps = 1000
         config.train.eval_every = 100
         config.optimizer.learning_rate = 2e-5

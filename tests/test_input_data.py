@@ -103,6 +103,20 @@ def test_the_split_has_its_own_seed(pretend):
     assert val() != val(**{"dataset.val_seed": 5})
 
 
+def test_left_out_are_training_pictures_alone(pretend):
+    pretend(train=100, test=1)
+    whole = data_lib.load(make_config("synthetic"))
+    held_out = sorted(ids(whole.pictures("val")))[0]
+    trained = sorted(ids(whole.pictures("train")))
+    names = f"{trained[3]}, {held_out},test_0"
+    part = data_lib.load(make_config("synthetic", leave_out=names))
+    assert ids(part.pictures("train")) == set(trained) - {trained[3]}
+    for split in ("val", "test"):
+        assert ids(part.pictures(split)) == ids(whole.pictures(split))
+    with pytest.raises(UserError, match="leave_out names train_500, which no picture is; .* 101"):
+        data_lib.load(make_config("synthetic", leave_out="train_500,train_1"))
+
+
 def test_ucf_fold_is_the_test_split(pretend):
     pretend(**{f"fold_{i}": 10 for i in range(1, 6)})
     data = data_lib.load(make_config("ucf_cc_50", fold=2, raw_dir="somewhere"))

@@ -14,6 +14,7 @@ import small_run
 from cmtl_jax import checkpoints
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import run as evaluation
+from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import train
 
@@ -122,6 +123,17 @@ def test_another_model_is_said(folder, uninterrupted, tmp_path):
     with pytest.raises(UserError, match="checkpoint 8 .* of another optimizer"):
         train.train(small_run.config(folder, optimizer__ema=0.0), workdir)
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"4", "8"}
+
+
+def test_weights_are_evaluated_on_pictures_as_they_want_them(folder, uninterrupted, tmp_path):
+    """Whatever the config, and what was loaded for it, has for its own training."""
+    config = small_run.config(folder, init_from=str(uninterrupted), input__scale=0.5)
+    parallel = Parallel("pmap")
+    found = evaluation.evaluate_checkpoint(
+        config, tmp_path, parallel=parallel, data=data_lib.load(config)
+    )
+    for name in ("mae", "rmse", "nae"):
+        assert found[name] == pytest.approx(small_run.metrics(uninterrupted)[name], rel=1e-6)
 
 
 def test_initial_weights_of_another_run(folder, uninterrupted, tmp_path):

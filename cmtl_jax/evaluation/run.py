@@ -50,7 +50,8 @@ def evaluate_checkpoint(
 
     The weights are those of config.init_from (a work folder or a released file), else those of
     workdir's checkpoint config.eval.checkpoint.
-    Their own preprocessing is used, the data set is the config's.
+    Their own preprocessing is used, the data set is the config's; `data` is that of the config,
+    loaded here where it is not given.
     `before` is the result of the weights that training started from, on the same pictures; its
     errors are kept as mae_before, rmse_before and nae_before.
 
@@ -71,7 +72,8 @@ def evaluate_checkpoint(
     used = config.copy_and_resolve_references()
     used.input.update(trained.config.input)
     _tell_of_other_input(config, used, source)
-    data = data or data_lib.load(used)
+    if data is None or used.input != config.input:  # pictures are read as their weights want them
+        data = data_lib.load(used)
     split = data.resolve(used.eval.split)
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "

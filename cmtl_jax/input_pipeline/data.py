@@ -123,6 +123,8 @@ def load(config: ml_collections.ConfigDict) -> Data:
     number = sum(len(prepared.splits[split]) for split in train_names)
     counts = [entry.count for entry in pictures.index[:number]]
     training, val = _held_out(d, counts)
+    left_out = _left_out(d.leave_out, [entry.id for entry in pictures.index])
+    training = [i for i in training if i not in left_out]
     splits = {"train": pictures.subset(training), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, len(pictures)))
@@ -158,6 +160,21 @@ def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int
     if d.val_split == "released":
         return holdout.released(len(counts), d.val_fraction, d.val_seed)
     return holdout.stratified(counts, d.val_fraction, d.val_seed)
+
+
+def _left_out(names: str, ids: list[str]) -> set[int]:
+    """Which pictures are not to be trained on. Held out are the same ones with and without.
+
+    Raises:
+        UserError: there is no picture of one of the names.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := sorted(set(wanted) - set(ids)):
+        raise UserError(
+            f"config.dataset.leave_out names {', '.join(unknown)}, which no picture is; they are "
+            f"{', '.join(ids[:3])} and so on, {len(ids)} in all"
+        )
+    return {ids.index(name) for name in wanted}
 
 
 def crop_rule(config: ml_collections.ConfigDict) -> CropRule:

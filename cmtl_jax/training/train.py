@@ -303,7 +303,7 @@ class _Run:
     def _warn_of_other_settings(self, before: ml_collections.ConfigDict) -> None:
         """Weights fit the grey levels and the scale they were trained with."""
         flat = [
-            {"input.mean": c.input.mean, "input.std": c.input.std,
+            {"input.mean": c.input.mean, "input.std": c.input.std, "input.scale": c.input.scale,
              "loss.density_scale": c.loss.density_scale}
             for c in (before, self.config)
         ]  # fmt: skip
