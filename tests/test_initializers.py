@@ -72,7 +72,7 @@ def dead_seeds(grey, seeds, *, steps, init, mean, std, scale, learning_rate=1e-3
     batch = jax.tree.map(jnp.asarray, batch_of(grey, mean, std))
 
     @jax.jit
-    def create(seed):
+    def create(seed, batch):  # an argument: XLA would compute with a constant beforehand
         params = trained_model.init_params(model, seed, channels=1)
         if init == "whitened":
             params = whitening.fit(model, params, batch.image, batch.size, batch.density)
@@ -80,7 +80,7 @@ def dead_seeds(grey, seeds, *, steps, init, mean, std, scale, learning_rate=1e-3
 
     at_start, after = [], []
     for seed in seeds:
-        state = state_lib.create(create(seed), tx, ema=False)
+        state = state_lib.create(create(seed, batch), tx, ema=False)
         state, metrics = step(state, batch)
         if look(metrics)[0]:
             at_start.append(seed)

@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import platform
@@ -104,15 +105,15 @@ def test_the_cascade_with_and_without_kernels():
     image = jnp.asarray(rng.normal(size=(3, 52, 64, 1)), jnp.float32)
     batch = image, jnp.array([[52, 64], [37, 50], [9, 13]])
     seeds = [random_params(model, seed=seed) for seed in range(3)]
-    plain = jax.jit(lambda p: network(model, p, batch)).lower(seeds[0]).compile()
+    plain = jax.jit(functools.partial(network, model)).lower(seeds[0], batch).compile()
     with library.in_use():
-        lowered = jax.jit(lambda p: network(model, p, batch)).lower(seeds[0])
+        lowered = jax.jit(functools.partial(network, model)).lower(seeds[0], batch)
     for target in library._TARGETS:
         assert target in lowered.as_text(), target
     kernels = lowered.compile()
     worst = []
     for params in seeds:
-        got, want = kernels(params), plain(params)
+        got, want = kernels(params, batch), plain(params, batch)
         assert_close(got[:3], want[:3], 1e-5)
         worst.append(
             max(

@@ -1,5 +1,6 @@
 """Tasks of the baseline's side: PyTorch, run in the way that its users run it at its best."""
 
+import dataclasses
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from cmtl_jax import config as base_config
 from cmtl_jax import metrics
 from cmtl_jax.benchmark import inputs, machine, torch_cascade, torch_training
 from cmtl_jax.benchmark.settings import GROUPS
@@ -245,11 +247,17 @@ def evaluate(
 
 
 class _Crops(Dataset):
-    """Random crops of a folder's pictures, flipped and with noise; decoded pictures are kept."""
+    """Random crops of a folder's pictures as the recommended training wants them.
+
+    Decoded pictures are kept.
+    """
 
     def __init__(self, folder: str, number: int, height: int, width: int):
         self._folder, self._number = pathlib.Path(folder), number
-        self._rule = CropRule("fixed", height, width)
+        config = base_config.base()
+        self._rule = CropRule("fixed", height, width, config.crop.range, zoom=config.augment.zoom)
+        names = [field.name for field in dataclasses.fields(Augmentation)]
+        self._augmentation = Augmentation(**{name: config.augment[name] for name in names})
         self._kept: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -263,7 +271,7 @@ class _Crops(Dataset):
             density, points = (np.load(base / f"{at}.{x}.npy") for x in ("density", "points"))
             image = _read(base / f"{at}.picture")[..., None]
             self._kept[at] = Picture(str(at), image, points, density)
-        crop = augment(random_crop(self._kept[at], self._rule, rng), Augmentation(), rng)
+        crop = augment(random_crop(self._kept[at], self._rule, rng), self._augmentation, rng)
         image = (crop.image.astype(np.float32) - np.float32(113)) / np.float32(64)
         group = min(len(crop.points) // 10, GROUPS - 1)
         return image.transpose(2, 0, 1), crop.density[None].astype(np.float32), group

@@ -323,7 +323,7 @@ def evaluate(weights: str, dataset: dict[str, Any], number: int) -> Task:
 def load_batches(
     dataset: dict[str, Any], number: int, batch: int, height: int, width: int
 ) -> Task:
-    """A batch of the training's input: random crops, flipped and with noise, collated."""
+    """A batch of the training's input: random crops, augmented as recommended, collated."""
     config = _config(dataset)
     config.crop.update(mode="fixed", height=height, width=width)
     config.train.update(batch_size=batch, steps=10**6)

@@ -1,4 +1,4 @@
-"""The training's input: random crops, flipped and with noise, in batches; pictures in memory."""
+"""The training's input: random crops, augmented, in batches; pictures in memory."""
 
 from collections.abc import Iterator
 
