@@ -5,6 +5,7 @@ first axis. A process hands over its own part of a global batch, as NumPy arrays
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -24,6 +25,20 @@ PyTree = Any
 
 AXIS = "data"
 _COMPILING = 2  # programs at a time, in the background; each takes one core and some memory
+
+
+@functools.cache
+def _compiled_sooner() -> dict[str, bool]:
+    """Options of a program for whole pictures: half the time to compile it, none to run it.
+
+    A CPU spends its time in the convolutions, which gain nothing from these fusions.
+    """
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # this XLA has no such option any more
+        return {}
+    return options
 
 
 def visible_devices() -> list[jax.Device]:
@@ -213,7 +228,12 @@ class Parallel:
         the shapes and types of these; a call waits for its own program alone. Its `traces()` is the
         number of programs so far.
         """
-        compiled = jax.jit(function, out_shardings=self._split)
+        cpu = self.devices[0].platform == "cpu"
+        compiled = jax.jit(
+            function,
+            out_shardings=self._split,
+            compiler_options=_compiled_sooner() if cpu else None,
+        )
         prepared: dict[tuple, futures.Future] = {}
 
         def shapes(batch: PyTree) -> tuple:

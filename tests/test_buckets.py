@@ -43,6 +43,27 @@ def test_few_shapes_that_hold_everything(seed):
     assert used == set(range(len(chosen.shapes)))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_shape_saves_more_pixels_than_its_program_costs(seed):
+    rng = np.random.default_rng(seed)
+    sizes = [tuple(map(int, size)) for size in rng.integers(1, 300, (rng.integers(2, 60), 2))]
+    program = int(rng.integers(1, 200_000))
+
+    def cost(chosen):
+        padded = sum(math.prod(chosen.shapes[chosen.of(size)]) for size in sizes)
+        return padded + program * len(chosen.shapes)
+
+    few, many = buckets.choose(sizes, 8, program), buckets.choose(sizes, 8)
+    assert len(few.shapes) <= len(many.shapes)
+    assert cost(few) <= cost(many)
+
+
+def test_few_pictures_share_a_shape_where_programs_cost_more():
+    sizes = [(96, 100), (100, 96), (40, 40)]
+    assert buckets.choose(sizes, 8, 1000).shapes == ((40, 40), (100, 100))
+    assert buckets.choose(sizes, 8, 10_000).shapes == ((100, 100),)
+
+
 def test_one_bucket_is_the_largest_sides_rounded_up():
     assert buckets.choose([(10, 30), (21, 7)], 1).shapes == ((24, 32),)
 

@@ -3,6 +3,8 @@
 Dead, on real crops: no variation over the density map, or no gradient in the first layer.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +73,9 @@ def dead_seeds(grey, seeds, *, steps, init, mean, std, scale, learning_rate=1e-3
     tx, step = make_step(model, scale, learning_rate)
     batch = jax.tree.map(jnp.asarray, batch_of(grey, mean, std))
 
-    @jax.jit
-    def create(seed, batch):  # an argument: XLA would compute with a constant beforehand
+    # Drawing many tensors takes far longer to optimise than to run.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def create(seed, batch):
         params = trained_model.init_params(model, seed, channels=1)
         if init == "whitened":
             params = whitening.fit(model, params, batch.image, batch.size, batch.density)

@@ -35,16 +35,18 @@ class Buckets:
         return 1 - used / padded
 
 
-def choose(sizes: Sequence[Shape], max_buckets: int) -> Buckets:
+def choose(sizes: Sequence[Shape], max_buckets: int, program_pixels: int = 0) -> Buckets:
     """Shapes from the data: few of them, and little padding.
 
-    Starts with a shape for every size and merges, while there are more than max_buckets, the two
-    whose merging adds the fewest padded pixels. For the pictures of ShanghaiTech part A that is
+    Starts with a shape for every size and merges, while there are more than max_buckets or it adds
+    fewer than program_pixels, the two whose merging adds the fewest padded pixels. For the pictures of ShanghaiTech part A that is
     10 % padding with 8 shapes and 48 % with one.
 
     Args:
         sizes: (height, width) of every picture, at least one.
         max_buckets: how many shapes there may be.
+        program_pixels: how many pixels are computed in the time that one program more takes to
+            compile.
 
     Returns:
         Buckets of which each is the smallest for at least one of the sizes.
@@ -54,13 +56,15 @@ def choose(sizes: Sequence[Shape], max_buckets: int) -> Buckets:
         step *= 2  # the work grows with the cube of the number of shapes
     unique, counts = np.unique(_round_up(sizes, step), axis=0, return_counts=True)
     shapes, counts = [tuple(map(int, shape)) for shape in unique], list(map(int, counts))
-    while len(shapes) > max_buckets:
+    while len(shapes) > 1:
         sides = np.array(shapes)
         weight = np.array(counts)
         area = sides.prod(axis=1)
         merged = np.maximum(sides[:, None], sides[None]).prod(axis=2)
         cost = weight[:, None] * (merged - area[:, None]) + weight[None] * (merged - area[None])
         np.fill_diagonal(cost, np.iinfo(cost.dtype).max)
+        if len(shapes) <= max_buckets and cost.min() >= program_pixels:
+            break
         i, j = sorted(np.unravel_index(int(cost.argmin()), cost.shape))
         union = tuple(int(max(a, b)) for a, b in zip(shapes[i], shapes[j], strict=True))
         shapes[i], counts[i] = union, counts[i] + counts[j]

@@ -20,6 +20,7 @@ from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
 from cmtl_jax.input_pipeline.resize import ResizedPictures
 
+_PROGRAM_PIXELS = 2 * 2**20  # that a CPU evaluates while it compiles a program
 _RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
 
 
@@ -368,7 +369,8 @@ def evaluation_plan(
 ) -> EvaluationPlan:
     """Every picture exactly once, in batches of at most config.eval.max_buckets shapes."""
     sizes = [(entry.height, entry.width) for entry in pictures.index]
-    return EvaluationPlan(sizes, buckets.choose(sizes, config.eval.max_buckets), batch_size)
+    chosen = buckets.choose(sizes, config.eval.max_buckets, _PROGRAM_PIXELS)
+    return EvaluationPlan(sizes, chosen, batch_size)
 
 
 def evaluation_stream(
