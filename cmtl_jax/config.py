@@ -123,6 +123,9 @@ def base() -> ml_collections.ConfigDict:
     t.eval_every = 2000  # steps; a checkpoint is saved with each validation
     t.log_every = 20
     t.keep_latest = 2  # checkpoints, beside the best
+    # The held-out MAE chooses the checkpoint that a run stands for; False: it is the last one, as a
+    # handful of held-out pictures choose by chance.
+    t.keep_best = True
     # Folds of a cross-validation trained side by side by one program, on the same devices: small
     # steps leave a GPU idle.
     t.folds_at_once = 1

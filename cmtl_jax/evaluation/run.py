@@ -157,6 +157,8 @@ def protocol(
     if trained.step is None:
         picked, groups = "as released", "edges not known"
         trained_on = f"{trained.about['data']}, {model}"
+    elif picked == "best" and not trained.config.train.keep_best:
+        picked = "latest"
     elif picked == "best" and trained.config.dataset.val_fraction:
         picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":

@@ -345,7 +345,8 @@ class _Run:
         for metrics in unlogged:  # spoilt parameters are not to be gone on from
             _require_finite(step, metrics["loss"], metrics["grad_norm"])
         about = self.about | {"unlogged": unlogged}
-        self.checkpoints.save(step, params, train, about, mae)
+        chosen_by = mae if self.config.train.keep_best else None
+        self.checkpoints.save(step, params, train, about, chosen_by)
 
     def stop_requested(self, step: int) -> bool:
         if self.parallel.process_count > 1:
