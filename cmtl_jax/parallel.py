@@ -28,7 +28,7 @@ _COMPILING = 2  # programs at a time, in the background; each takes one core and
 
 
 @functools.cache
-def _compiled_sooner() -> dict[str, bool]:
+def _quick_to_compile() -> dict[str, bool]:
     """Options of a program for whole pictures: half the time to compile it, none to run it.
 
     A CPU spends its time in the convolutions, which gain nothing from these fusions.
@@ -232,7 +232,7 @@ class Parallel:
         compiled = jax.jit(
             function,
             out_shardings=self._split,
-            compiler_options=_compiled_sooner() if cpu else None,
+            compiler_options=_quick_to_compile() if cpu else None,
         )
         prepared: dict[tuple, futures.Future] = {}
 

@@ -11,6 +11,7 @@ from cmtl_jax import config as base_config
 from cmtl_jax.datasets import prepare
 from cmtl_jax.datasets.prepare import IndexEntry, Prepared
 from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline import buckets
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import shaped
 from cmtl_jax.input_pipeline.loader import Shard
@@ -192,6 +193,9 @@ def test_synthetic_data_from_config_to_batches(config):
 
     val = data.pictures("val")
     seen = {}
+    often = data_lib.evaluation_plan(config, val, batch_size=2, passes=10**9)
+    sizes = [(entry.height, entry.width) for entry in val.index]
+    assert tuple(often.shapes) == buckets.choose(sizes, config.eval.max_buckets).shapes
     plan = data_lib.evaluation_plan(config, val, batch_size=2)
     for planned, batch in data_lib.evaluation_stream(config, plan, val, groups, shard=shard):
         assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(

@@ -5,19 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from initial_parameters import initial_parameters
 
-from cmtl_jax import trained_model
 from cmtl_jax.datasets import scenes
 from cmtl_jax.models import layers, registry, whitening
 
 SIDE = 48
 
-# Compiled once for all tests; drawing many tensors takes far longer to optimise than to run.
-initial = jax.jit(
-    trained_model.init_params,
-    static_argnums=(0, 2),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
+# Compiled once for all tests.
 fit = jax.jit(whitening.fit, static_argnums=0)
 
 
@@ -35,7 +30,7 @@ def crops():
 
 def fitted(crops, seed=0, **architecture):
     model = registry.build("cmtl", init="whitened", density_scale=100.0, **architecture)
-    params = initial(model, seed, crops[0].shape[-1])
+    params = initial_parameters(model, seed, crops[0].shape[-1])
     return model, params, fit(model, params, *crops)
 
 
@@ -120,6 +115,6 @@ def test_pictures_without_anything_in_them_leave_finite_parameters(crops):
 def test_colour_and_the_single_stage(crops):
     colour = [np.repeat(crops[0], 3, axis=-1), *crops[1:]]
     model = registry.build("single_stage", init="whitened", density_scale=100.0)
-    params = fit(model, initial(model, 0, 3), *colour)
+    params = fit(model, initial_parameters(model, 0, 3), *colour)
     density = model.apply({"params": params}, *colour[:2]).density
     np.testing.assert_allclose(density.sum(), colour[2].sum(), rtol=1e-4)

@@ -1,6 +1,5 @@
 """Tasks of the baseline's side: PyTorch, run in the way that its users run it at its best."""
 
-import dataclasses
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -256,8 +255,7 @@ class _Crops(Dataset):
         self._folder, self._number = pathlib.Path(folder), number
         config = base_config.base()
         self._rule = CropRule("fixed", height, width, config.crop.range, zoom=config.augment.zoom)
-        names = [field.name for field in dataclasses.fields(Augmentation)]
-        self._augmentation = Augmentation(**{name: config.augment[name] for name in names})
+        self._augmentation = Augmentation.of(config.augment)
         self._kept: dict[int, Any] = {}
 
     def __len__(self) -> int:

@@ -38,9 +38,11 @@ class Evaluator:
         pictures: Pictures | Patches,
         groups: CountGroups,
         parallel: Parallel,
+        passes: int = 1,
     ):
+        """All pictures will be counted `passes` times, which programs may pay off in."""
         self._config, self._pictures, self._groups = config, pictures, groups
-        self._parallel = parallel
+        self._parallel, self._passes = parallel, passes
         self._step = parallel.eval_step(make_eval_step(model))
         self._rule = config.eval.ground_truth
         if isinstance(pictures, Patches) and self._rule.startswith("reference"):
@@ -60,7 +62,9 @@ class Evaluator:
             progress: show a progress bar.
         """
         shard = Shard(self._parallel.process_index, self._parallel.process_count)
-        plan = data_lib.evaluation_plan(self._config, self._pictures, self._batch_size)
+        plan = data_lib.evaluation_plan(
+            self._config, self._pictures, self._batch_size, self._passes
+        )
         rows_here = self._batch_size // shard.count
         self._step.prepare(
             params, (shaped(shape, rows_here, self._pictures.channels) for shape in plan.shapes)

@@ -39,8 +39,8 @@ def choose(sizes: Sequence[Shape], max_buckets: int, program_pixels: int = 0) ->
     """Shapes from the data: few of them, and little padding.
 
     Starts with a shape for every size and merges, while there are more than max_buckets or it adds
-    fewer than program_pixels, the two whose merging adds the fewest padded pixels. For the pictures of ShanghaiTech part A that is
-    10 % padding with 8 shapes and 48 % with one.
+    fewer than program_pixels, the two whose merging adds the fewest padded pixels. For the pictures
+    of ShanghaiTech part A that is 10 % padding with 8 shapes and 48 % with one.
 
     Args:
         sizes: (height, width) of every picture, at least one.

@@ -2,7 +2,8 @@
 
 import dataclasses
 import io
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -104,6 +105,11 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
     sharpness: float = 0.0
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any]) -> "Augmentation":
+        """That of keys of these names, such as those of config.augment."""
+        return cls(**{field.name: keys[field.name] for field in dataclasses.fields(cls)})
 
     @property
     def light(self) -> bool:

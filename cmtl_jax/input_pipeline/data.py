@@ -124,8 +124,8 @@ def load(config: ml_collections.ConfigDict) -> Data:
     number = sum(len(prepared.splits[split]) for split in train_names)
     counts = [entry.count for entry in pictures.index[:number]]
     training, val = _held_out(d, counts)
-    left_out = _left_out(d.leave_out, [entry.id for entry in pictures.index])
-    training = [i for i in training if i not in left_out]
+    left_out = _left_out(d.leave_out, {entry.id for entry in pictures.index})
+    training = [i for i in training if pictures.index[i].id not in left_out]
     splits = {"train": pictures.subset(training), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, len(pictures)))
@@ -163,19 +163,19 @@ def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int
     return holdout.stratified(counts, d.val_fraction, d.val_seed)
 
 
-def _left_out(names: str, ids: list[str]) -> set[int]:
+def _left_out(names: str, there: Collection[str]) -> set[str]:
     """Which pictures are not to be trained on. Held out are the same ones with and without.
 
     Raises:
         UserError: there is no picture of one of the names.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if unknown := sorted(set(wanted) - set(ids)):
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    if unknown := sorted(wanted.difference(there)):
         raise UserError(
             f"config.dataset.leave_out names {', '.join(unknown)}, which no picture is; they are "
-            f"{', '.join(ids[:3])} and so on, {len(ids)} in all"
+            f"{', '.join(sorted(there)[:3])} and so on, {len(there)} in all"
         )
-    return {ids.index(name) for name in wanted}
+    return wanted
 
 
 def crop_rule(config: ml_collections.ConfigDict) -> CropRule:
@@ -335,12 +335,8 @@ def training_stream(
 
 
 def _augmentation(config: ml_collections.ConfigDict) -> Augmentation:
-    a = config.augment
-    if a.when != "online":
-        return Augmentation()
-    return Augmentation(
-        a.flip, a.noise, a.noise_level, a.clip, a.contrast, a.brightness, a.sharpness
-    )
+    online = config.augment.when == "online"
+    return Augmentation.of(config.augment) if online else Augmentation()
 
 
 def cutter(config: ml_collections.ConfigDict, train: Pictures) -> on_device.Cutter:
@@ -366,10 +362,14 @@ def evaluation_plan(
     config: ml_collections.ConfigDict,
     pictures: Pictures | ResizedPictures | Patches,
     batch_size: int,
+    passes: int = 1,
 ) -> EvaluationPlan:
-    """Every picture exactly once, in batches of at most config.eval.max_buckets shapes."""
+    """Every picture exactly once, in batches of at most config.eval.max_buckets shapes.
+
+    The more passes over the pictures there will be, the less padding a program has to save in each.
+    """
     sizes = [(entry.height, entry.width) for entry in pictures.index]
-    chosen = buckets.choose(sizes, config.eval.max_buckets, _PROGRAM_PIXELS)
+    chosen = buckets.choose(sizes, config.eval.max_buckets, _PROGRAM_PIXELS // passes)
     return EvaluationPlan(sizes, chosen, batch_size)
 
 

@@ -190,6 +190,7 @@ class _Run:
                 data_lib.validation_pictures(c, self.data),
                 self.groups,
                 self.parallel,
+                passes=-(-c.train.steps // c.train.eval_every),
             )
         self.batches = data_lib.training_stream(
             c,
