@@ -240,7 +240,7 @@ def set_up(config, workdir) -> Run:
     def make_train_step(model, tx, *, ema_decay, seed):
         given.update(optimizer=tx, ema_decay=ema_decay)
 
-    def evaluator(model, config, pictures, groups, parallel):
+    def evaluator(model, config, pictures, groups, parallel, passes):
         given["validation"] = pictures
 
     with pytest.MonkeyPatch.context() as patch:
