@@ -10,6 +10,7 @@ import pytest
 
 from cmtl_jax.datasets.prepare import IndexEntry, Record
 from cmtl_jax.errors import UserError
+from cmtl_jax.input_pipeline import detail
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.pictures import encode_png
 
@@ -201,3 +202,6 @@ def test_scaled_pictures_are_area_averages_with_the_same_people():
     np.testing.assert_array_equal(picture.points[:2], heads[:2] / 2)
     np.testing.assert_array_equal(pictures.points(0), picture.points)
     assert pictures[0] is picture  # kept as scaled
+    even = Pictures.of_splits([split], channels=1, scale=0.5, detail_level=9.0).subset([0])[0]
+    np.testing.assert_array_equal(even.image, detail.at(picture.image, 9.0))
+    np.testing.assert_array_equal(even.points, picture.points)

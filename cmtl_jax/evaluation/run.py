@@ -33,9 +33,10 @@ _RESIZED = {
 }
 
 
-def _scaled(scale: float) -> str:
+def _seen(scale: float, detail_level: float) -> str:
     how = "area averages" if scale < 1 else "bicubic"
-    return "" if scale == 1 else f"sides times {scale:g} ({how}), "
+    scaled = "" if scale == 1 else f"sides times {scale:g} ({how}), "
+    return scaled + (f"fine detail brought to level {detail_level:g}, " if detail_level else "")
 
 
 def evaluate_checkpoint(
@@ -166,8 +167,8 @@ def protocol(
     return {
         "data set": data.name,
         "split": split,
-        "pictures": f"whole, every one exactly once, {_scaled(config.input.scale)}"
-        f"{_RESIZED[config.input.resize]}",
+        "pictures": f"whole, every one exactly once, "
+        f"{_seen(config.input.scale, config.input.detail)}{_RESIZED[config.input.resize]}",
         "ground truth": f"{ground_truth.RULES[config.eval.ground_truth]} (points outside the "
         f"picture: {config.density.outside})",
         "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "

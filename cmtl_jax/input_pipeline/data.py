@@ -119,6 +119,7 @@ def load(config: ml_collections.ConfigDict) -> Data:
         [prepared.splits[split] for split in train_names + test_names],
         channels=config.input.channels,
         scale=config.input.scale,
+        detail_level=config.input.detail,
         cache_mib=d.cache_mib,
     )
     number = sum(len(prepared.splits[split]) for split in train_names)

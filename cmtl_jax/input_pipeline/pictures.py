@@ -8,7 +8,7 @@ import numpy as np
 
 from cmtl_jax import pictures as picture_files
 from cmtl_jax.datasets.prepare import IndexEntry, Split
-from cmtl_jax.input_pipeline import resize
+from cmtl_jax.input_pipeline import resize, seen
 from cmtl_jax.input_pipeline.picture import Picture
 
 
@@ -57,6 +57,7 @@ class Pictures:
         *,
         channels: int,
         scale: float = 1.0,
+        detail_level: float = 0.0,
         cache_mib: float = 0,
     ):
         """Sets the sequence up; nothing is read.
@@ -65,10 +66,12 @@ class Pictures:
             records: (split, position in it) of each picture.
             channels: 1 (grey) or 3 (colour).
             scale: of the sides; pictures, points and maps are resized as they are decoded.
+            detail_level: level of fine detail that pictures are brought to; 0: as they are.
             cache_mib: memory for decoded pictures, MiB, shared with all subsets.
         """
         self.channels = channels
         self._scale = scale
+        self._detail_level = detail_level
         self._records = list(records)
         self._keys = list(range(len(self._records)))  # in the cache
         self._cache = _Cache(int(cache_mib * 2**20))
@@ -81,7 +84,10 @@ class Pictures:
     def subset(self, positions: Sequence[int]) -> "Pictures":
         """The pictures at these positions; they share the memory for decoded pictures."""
         subset = Pictures(
-            [self._records[i] for i in positions], channels=self.channels, scale=self._scale
+            [self._records[i] for i in positions],
+            channels=self.channels,
+            scale=self._scale,
+            detail_level=self._detail_level,
         )
         subset._keys = [self._keys[i] for i in positions]
         subset._cache = self._cache
@@ -122,6 +128,8 @@ class Pictures:
             record = split[i]
             image = picture_files.decode(record.image_bytes, record.id, self.channels)
             picture = Picture(record.id, image, record.points, record.density)
-            picture = resize.scaled_picture(picture, self._scale)
+            picture = resize.annotated(
+                picture, seen.image(image, self._scale, self._detail_level)
+            )
             self._cache.put(key, picture)
         return picture

@@ -70,11 +70,6 @@ def crop(original: Crop, shape: tuple[int, int]) -> Crop:
     )
 
 
-def scaled_picture(original: Picture, scale: float) -> Picture:
-    """An annotated picture scaled; the number of head points and the map's sum are kept."""
-    return _resized(original, scaled_image(original.image, scale))
-
-
 def points(heads: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
     """Head points float32 [N, 2] of a picture of `old` height and width, resized to `new`."""
     if old == new:
@@ -119,13 +114,14 @@ def _spread(people: np.ndarray, axis: int, number: int) -> np.ndarray:
 
 def picture(original: Picture) -> Picture:
     """An annotated picture resized; the number of head points and the map's sum are kept."""
-    return _resized(original, image(original.image))
+    return annotated(original, image(original.image))
 
 
-def _resized(original: Picture, pixels: np.ndarray) -> Picture:
+def annotated(original: Picture, pixels: np.ndarray) -> Picture:
+    """The picture with other pixels [H, W, C]; points and map move along where their size differs."""
     old, new = original.image.shape[:2], pixels.shape[:2]
     if new == old:
-        return original
+        return original._replace(image=pixels)
     moved = points(original.points, old, new)
     return Picture(original.id, pixels, moved, density(original.density, new))
 
