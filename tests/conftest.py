@@ -1,5 +1,9 @@
-"""Shared fixtures: the folder of research data, and flags parsed for Grain's workers."""
+"""Shared fixtures: the folder of research data, and flags parsed for Grain's workers.
 
+    CMTL_TEST_XLA_FLAGS  what XLA is told beside the number of devices
+"""
+
+import importlib.metadata
 import os
 import pathlib
 
@@ -8,7 +12,14 @@ from absl import flags
 from work_folders import kept_logging
 
 flags.FLAGS.mark_as_parsed()
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # before jax is imported
+
+# Most of the time goes into compiling; without these fusions it takes half as long. Results change
+# by the last bit alone. XLA ends a process over a flag that it does not know.
+_older = tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11)
+_quick = "--xla_cpu_use_fusion_emitters=false" if _older else ""
+os.environ["XLA_FLAGS"] = " ".join(  # before jax is imported
+    ("--xla_force_host_platform_device_count=4", os.environ.get("CMTL_TEST_XLA_FLAGS", _quick))
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
