@@ -51,7 +51,8 @@ def base() -> ml_collections.ConfigDict:
     i.mean = 113.0
     i.std = 64.0
     i.scale = 1.0  # of the pictures' sides, before anything else; counts and maps keep their sums
-    i.detail = 0.0  # level that fine detail of each picture is brought to (detail.py); 0: as it is
+    i.contrast = 0.0  # standard deviation that each picture is brought to after that; 0: as it is
+    i.detail = 0.0  # level that its fine detail is brought to after that (detail.py); 0: as it is
     i.resize = "none"  # none | multiple_of_4 (authors' code): whole pictures, bilinear, downwards
 
     p = c.crop = ml_collections.ConfigDict()
@@ -273,7 +274,7 @@ _AT_LEAST_ONE = (
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
-    "input.detail", "augment.noise_level", "augment.brightness", "augment.zoom",
+    "input.contrast", "input.detail", "augment.noise_level", "augment.brightness", "augment.zoom",
     "loss.group_weight", "loss.block_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
     "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmtl_jax.input_pipeline import detail, seen
+from cmtl_jax.input_pipeline import detail
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -56,20 +56,11 @@ def test_any_size_and_pictures_in_one_colour(shape):
     assert detail.at(image, 32.0).shape == image.shape
 
 
-def test_it_is_asked_for_and_comes_after_scaling():
-    image = crowd()
-    np.testing.assert_array_equal(seen.image(image, 1.0, 0.0), image)
-    halves = image.reshape(100, 2, 130, 2, 1).mean((1, 3))
-    found = seen.image(image, 0.5, 0.0)
-    np.testing.assert_allclose(found, halves, atol=0.51)
-    np.testing.assert_array_equal(seen.image(image, 0.5, 9.0), detail.at(found, 9.0))
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_page_on_export_says_the_same(channels):
     """Whoever counts with an exported file has that page alone."""
     page = (ROOT / "docs" / "export.md").read_text()
-    (code,) = re.findall(r"```python\n(def with_detail.*?)```", page, re.DOTALL)
+    (code,) = re.findall(r"```python\n(def with_contrast.*?)```", page, re.DOTALL)
     names = {"np": np, "cv2": cv2}
     exec(code, names)
     image = crowd(channels=channels)

@@ -74,6 +74,8 @@ KEYS = (
     Key("input.std", (64.0, 1.0, 69.6), {"validation images", "crop images"}),
     Key("input.scale", (1.0, 0.5), {"head points", "density maps", "pictures"} | WHOLE | CROPS,
         GROUPS),
+    Key("input.contrast", (0.0, 66.0), {"pictures", "test pictures", "validation images",
+        "crop images"}),
     Key("input.detail", (0.0, 32.0), {"pictures", "test pictures", "validation images",
         "crop images"}),
     Key("input.resize", ("none", "multiple_of_4"), WHOLE),

@@ -12,6 +12,7 @@ from cmtl_jax.datasets.prepare import IndexEntry, Record
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import detail
 from cmtl_jax.input_pipeline.pictures import Pictures
+from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.pictures import encode_png
 
 SIDE = 32
@@ -191,7 +192,7 @@ def test_scaled_pictures_are_area_averages_with_the_same_people():
         (MemorySplit,),
         {"__getitem__": lambda self, i: Record("p0", encode_png(image), heads, density)},
     )
-    pictures = Pictures.of_splits([split], channels=1, scale=0.5, cache_mib=1).subset([0])
+    pictures = Pictures.of_splits([split], channels=1, seen=Seen(0.5), cache_mib=1).subset([0])
     picture = pictures[0]
     blocks = (SIDE // 2, 2, SIDE // 2 + 1, 2)
     assert pictures.index == [IndexEntry("p0", SIDE // 2, SIDE // 2 + 1, 3)]
@@ -202,6 +203,6 @@ def test_scaled_pictures_are_area_averages_with_the_same_people():
     np.testing.assert_array_equal(picture.points[:2], heads[:2] / 2)
     np.testing.assert_array_equal(pictures.points(0), picture.points)
     assert pictures[0] is picture  # kept as scaled
-    even = Pictures.of_splits([split], channels=1, scale=0.5, detail_level=9.0).subset([0])[0]
+    even = Pictures.of_splits([split], channels=1, seen=Seen(0.5, detail=9.0)).subset([0])[0]
     np.testing.assert_array_equal(even.image, detail.at(picture.image, 9.0))
     np.testing.assert_array_equal(even.points, picture.points)

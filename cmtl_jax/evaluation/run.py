@@ -21,6 +21,7 @@ from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.resize import ResizedPictures
+from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.trained_model import TrainedModel
@@ -31,12 +32,6 @@ _RESIZED = {
     "none": "not resized; zero-padded to multiples of 4",
     "multiple_of_4": "each side resized down to a multiple of 4 (bilinear), unless one is below 4",
 }
-
-
-def _seen(scale: float, detail_level: float) -> str:
-    how = "area averages" if scale < 1 else "bicubic"
-    scaled = "" if scale == 1 else f"sides times {scale:g} ({how}), "
-    return scaled + (f"fine detail brought to level {detail_level:g}, " if detail_level else "")
 
 
 def evaluate_checkpoint(
@@ -164,11 +159,12 @@ def protocol(
         picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":
         picked = f"step {trained.step}"
+    seen = Seen.of(config.input).text()
     return {
         "data set": data.name,
         "split": split,
-        "pictures": f"whole, every one exactly once, "
-        f"{_seen(config.input.scale, config.input.detail)}{_RESIZED[config.input.resize]}",
+        "pictures": f"whole, every one exactly once, {seen + ', ' if seen else ''}"
+        f"{_RESIZED[config.input.resize]}",
         "ground truth": f"{ground_truth.RULES[config.eval.ground_truth]} (points outside the "
         f"picture: {config.density.outside})",
         "density maps": f"Gaussian {config.density.kernel}x{config.density.kernel}, sigma "

@@ -19,6 +19,7 @@ from cmtl_jax.input_pipeline.patches import COPIES, Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.plan import EvaluationPlan, PlannedBatch, TrainingPlan
 from cmtl_jax.input_pipeline.resize import ResizedPictures
+from cmtl_jax.input_pipeline.seen import Seen
 
 _PROGRAM_PIXELS = 2 * 2**20  # that a CPU evaluates while it compiles a program
 _RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
@@ -118,8 +119,7 @@ def load(config: ml_collections.ConfigDict) -> Data:
     pictures = Pictures.of_splits(
         [prepared.splits[split] for split in train_names + test_names],
         channels=config.input.channels,
-        scale=config.input.scale,
-        detail_level=config.input.detail,
+        seen=Seen.of(config.input),
         cache_mib=d.cache_mib,
     )
     number = sum(len(prepared.splits[split]) for split in train_names)

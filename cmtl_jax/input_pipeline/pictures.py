@@ -8,8 +8,9 @@ import numpy as np
 
 from cmtl_jax import pictures as picture_files
 from cmtl_jax.datasets.prepare import IndexEntry, Split
-from cmtl_jax.input_pipeline import resize, seen
+from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.picture import Picture
+from cmtl_jax.input_pipeline.seen import Seen
 
 
 class _Cache:
@@ -56,8 +57,7 @@ class Pictures:
         records: Sequence[tuple[Split, int]],
         *,
         channels: int,
-        scale: float = 1.0,
-        detail_level: float = 0.0,
+        seen: Seen = Seen(),
         cache_mib: float = 0,
     ):
         """Sets the sequence up; nothing is read.
@@ -65,13 +65,11 @@ class Pictures:
         Args:
             records: (split, position in it) of each picture.
             channels: 1 (grey) or 3 (colour).
-            scale: of the sides; pictures, points and maps are resized as they are decoded.
-            detail_level: level of fine detail that pictures are brought to; 0: as they are.
+            seen: what is done to pictures as they are decoded; points and maps move along.
             cache_mib: memory for decoded pictures, MiB, shared with all subsets.
         """
         self.channels = channels
-        self._scale = scale
-        self._detail_level = detail_level
+        self._seen = seen
         self._records = list(records)
         self._keys = list(range(len(self._records)))  # in the cache
         self._cache = _Cache(int(cache_mib * 2**20))
@@ -84,10 +82,7 @@ class Pictures:
     def subset(self, positions: Sequence[int]) -> "Pictures":
         """The pictures at these positions; they share the memory for decoded pictures."""
         subset = Pictures(
-            [self._records[i] for i in positions],
-            channels=self.channels,
-            scale=self._scale,
-            detail_level=self._detail_level,
+            [self._records[i] for i in positions], channels=self.channels, seen=self._seen
         )
         subset._keys = [self._keys[i] for i in positions]
         subset._cache = self._cache
@@ -97,7 +92,7 @@ class Pictures:
     def index(self) -> list[IndexEntry]:
         """Id, height and width as scaled, and count of each picture, without reading it."""
         entries = [split.index[i] for split, i in self._records]
-        sizes = [resize.scaled_size(entry.height, entry.width, self._scale) for entry in entries]
+        sizes = [self._seen.size(entry.height, entry.width) for entry in entries]
         return [e._replace(height=h, width=w) for e, (h, w) in zip(entries, sizes, strict=True)]
 
     def points(self, position: int) -> np.ndarray:
@@ -105,7 +100,7 @@ class Pictures:
         split, i = self._records[position]
         entry = split.index[i]
         old = entry.height, entry.width
-        return resize.points(split.points(i), old, resize.scaled_size(*old, self._scale))
+        return resize.points(split.points(i), old, self._seen.size(*old))
 
     def original(self, position: int) -> Picture:
         """The picture before it is resized for evaluation: itself."""
@@ -128,8 +123,6 @@ class Pictures:
             record = split[i]
             image = picture_files.decode(record.image_bytes, record.id, self.channels)
             picture = Picture(record.id, image, record.points, record.density)
-            picture = resize.annotated(
-                picture, seen.image(image, self._scale, self._detail_level)
-            )
+            picture = resize.annotated(picture, self._seen.image(image))
             self._cache.put(key, picture)
         return picture

@@ -1,17 +1,52 @@
-"""A picture as the network sees it, but for its mean and deviation: scaled, with even detail."""
+"""How the network sees pictures, but for mean and deviation: their scale, contrast and detail."""
 
+import dataclasses
+
+import ml_collections
 import numpy as np
 
-from cmtl_jax.input_pipeline import detail, resize
+from cmtl_jax.input_pipeline import contrast, detail, resize
 
 
-def image(pixels: np.ndarray, scale: float, detail_level: float) -> np.ndarray:
-    """A picture [H, W, C] uint8 of `resize.scaled_size`.
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What is done to each whole picture before anything else, in this order.
 
-    Args:
-        pixels: uint8 [H, W, C].
+    Attributes:
         scale: of the sides (key input.scale).
-        detail_level: that fine detail is brought to after that (key input.detail); 0: as it is.
+        contrast: standard deviation of grey levels that it is brought to (key input.contrast); 0:
+            as it is.
+        detail: level that its fine detail is brought to (key input.detail); 0: as it is.
     """
-    scaled = resize.scaled_image(pixels, scale)
-    return detail.at(scaled, detail_level) if detail_level else scaled
+
+    scale: float = 1.0
+    contrast: float = 0.0
+    detail: float = 0.0
+
+    @classmethod
+    def of(cls, settings: ml_collections.ConfigDict) -> "Seen":
+        """As config.input says."""
+        return cls(settings.scale, settings.contrast, settings.detail)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Of such a picture as it is seen."""
+        return resize.scaled_size(height, width, self.scale)
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """A picture [H, W, C] uint8 as it is seen, uint8 of `size`."""
+        pixels = resize.scaled_image(pixels, self.scale)
+        if self.contrast:
+            pixels = contrast.at(pixels, self.contrast)
+        return detail.at(pixels, self.detail) if self.detail else pixels
+
+    def text(self) -> str:
+        """For people; empty if pictures are seen as they are."""
+        parts = []
+        if self.scale != 1:
+            how = "area averages" if self.scale < 1 else "bicubic"
+            parts.append(f"sides times {self.scale:g} ({how})")
+        if self.contrast:
+            parts.append(f"contrast brought to a standard deviation of {self.contrast:g}")
+        if self.detail:
+            parts.append(f"fine detail brought to level {self.detail:g}")
+        return ", ".join(parts)

@@ -80,6 +80,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "exported_by": version.describe(),
         "input_channels": i.channels,
         "input_scale": float(i.scale),
+        "input_contrast": float(i.contrast),
         "input_detail": float(i.detail),
         "input_resize": i.resize,
         "input_mean": float(i.mean),
@@ -96,10 +97,11 @@ def _preprocessing(trained: TrainedModel) -> str:
     parts = [f"give {values}, 0..255, uint8, upright; do not divide or subtract anything"]
     if (i.mean, i.std) != (0, 1):
         parts[0] += f": (value - {i.mean:g}) / {i.std:g} is done inside"
-    if i.detail:
+    if i.contrast or i.detail:
         parts.insert(
             0,
-            f"bring their fine detail to level {i.detail:g}, as docs/export.md of cmtl_jax shows",
+            f"bring pictures to contrast {i.contrast:g} and detail {i.detail:g} (0: as they are), "
+            "as docs/export.md of cmtl_jax shows",
         )
     if i.scale != 1:
         how = "area averages" if i.scale < 1 else "bicubic"

@@ -13,7 +13,8 @@ from cmtl_jax import pictures as picture_files
 from cmtl_jax import version, work_folder
 from cmtl_jax.datasets import scenes
 from cmtl_jax.errors import UserError
-from cmtl_jax.input_pipeline import resize, seen
+from cmtl_jax.input_pipeline import resize
+from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.prediction.counter import Counter
 
 Program = Callable[[np.ndarray], tuple[np.ndarray, float]]  # uint8 [H, W, C] -> density, count
@@ -111,8 +112,7 @@ def check(
 def compare(name: str, picture: np.ndarray, program: Program, counter: Counter) -> Comparison:
     """Counts a picture uint8 [H, W, C] both ways; the file sees it as the weights want it."""
     expected = counter(picture)
-    wanted = counter.trained.config.input
-    found, count = program(seen.image(picture, wanted.scale, wanted.detail))
+    found, count = program(Seen.of(counter.trained.config.input).image(picture))
     found = resize.density(found, picture.shape[:2])
     difference = float(np.abs(found - expected.density).max())
     largest = float(expected.density.max())

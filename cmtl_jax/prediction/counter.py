@@ -11,8 +11,9 @@ from PIL import Image
 
 from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
-from cmtl_jax.input_pipeline import buckets, resize, seen
+from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise
+from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import group_passes
 from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
@@ -144,7 +145,7 @@ class Counter:
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """As the weights want to see pictures; densities are those of what is seen."""
-        image = seen.image(image, self._input.scale, self._input.detail)
+        image = Seen.of(self._input).image(image)
         return resize.image(image) if self._input.resize == "multiple_of_4" else image
 
     def _batch(

@@ -305,7 +305,8 @@ class _Run:
         """Weights fit the grey levels and the scale they were trained with."""
         flat = [
             {"input.mean": c.input.mean, "input.std": c.input.std, "input.scale": c.input.scale,
-             "input.detail": c.input.detail, "loss.density_scale": c.loss.density_scale}
+             "input.contrast": c.input.contrast, "input.detail": c.input.detail,
+             "loss.density_scale": c.loss.density_scale}
             for c in (before, self.config)
         ]  # fmt: skip
         wanted = [f"--config.{k}={v:g}" for k, v in flat[0].items() if v != flat[1][k]]
