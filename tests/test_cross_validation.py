@@ -157,6 +157,14 @@ def test_weights_of_part_a_are_warned_of(config, tmp_path, monkeypatch, caplog):
     cross_validation._require_unseen(own, folder)
     assert "7 pictures of UCF_CC_50" in caplog.text
     caplog.clear()
+    trained.dataset.leave_out = "IMG_21,IMG_118,IMG_134,IMG_283,IMG_287,IMG_294"
+    cross_validation._require_unseen(own, folder)
+    assert caplog.text
+    caplog.clear()
+    trained.dataset.leave_out += ", IMG_297"
+    cross_validation._require_unseen(own, folder)
+    assert not caplog.text
+    trained.dataset.leave_out = ""
     trained.dataset.options.part = "part_b"
     cross_validation._require_unseen(own, folder)
     assert not caplog.text
