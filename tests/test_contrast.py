@@ -15,7 +15,7 @@ def grey(deviation, mean=120, channels=1):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("deviation", [16, 25, 40])
+@pytest.mark.parametrize("deviation", [22, 25, 40])
 def test_pictures_come_to_the_contrast_whatever_theirs(deviation, channels):
     image = grey(deviation, channels=channels)
     found = contrast.at(image, 30.0)
@@ -29,7 +29,7 @@ def test_pictures_come_to_the_contrast_whatever_theirs(deviation, channels):
 
 def test_the_factor_has_limits():
     image = grey(8)
-    for wanted, factor in ((100.0, 2.0), (1.0, 0.5)):
+    for wanted, factor in ((100.0, 1.4), (1.0, 0.5)):
         mean = image.mean()
         np.testing.assert_allclose(
             contrast.at(image, wanted), mean + (image - mean) * factor, atol=0.51

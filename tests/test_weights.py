@@ -42,7 +42,7 @@ def test_a_card_lies_beside_them_and_is_theirs(counter):
 
 def test_they_are_whole_and_say_what_they_were_trained_on(counter):
     trained = counter.trained
-    assert trained.step and trained.about["data"] and trained.groups.edges
+    assert trained.step is not None and trained.about["data"] and trained.groups.edges
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained.params))
 
 

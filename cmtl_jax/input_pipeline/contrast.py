@@ -6,17 +6,17 @@ to one contrast before they are seen (ours; key input.contrast).
 
 import numpy as np
 
-_LARGEST_FACTOR = 2.0  # pictures in one colour are not blown up to noise
+_LEAST, _MOST = 0.5, 1.4  # pictures in one colour are not blown up to noise
 
 
 def at(image: np.ndarray, wanted: float) -> np.ndarray:
     """A picture [H, W, C] uint8 whose values have the standard deviation `wanted`, within 0..255.
 
-    Distances from the mean are multiplied by 1/2 at least and by 2 at most.
+    Distances from the mean are multiplied by 0.5 at least and by 1.4 at most.
     """
     values = image.astype(np.float32)
     mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    factor = np.clip(wanted / max(deviation, 1e-6), 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    factor = np.clip(wanted / max(deviation, 1e-6), _LEAST, _MOST)
     values -= np.float32(mean)
     values *= np.float32(factor)
     values += np.float32(mean)
