@@ -76,7 +76,7 @@ KEYS = (
         GROUPS),
     Key("input.contrast", (0.0, 66.0), {"pictures", "test pictures", "validation images",
         "crop images"}),
-    Key("input.detail", (0.0, 32.0), {"pictures", "test pictures", "validation images",
+    Key("input.detail", (0.0, 36.0), {"pictures", "test pictures", "validation images",
         "crop images"}),
     Key("input.resize", ("none", "multiple_of_4"), WHOLE),
     # The network. The group head does not reach the density, unless prior_fusion says so.
