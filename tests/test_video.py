@@ -168,7 +168,8 @@ def stream():
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
                     self.wfile.write(head.encode() + b"\r\n\r\n" + data + b"\r\n")
                     self.wfile.flush()
-                    time.sleep(0.02)
+                    # FFmpeg opens it with the second frame: time for a busy machine to take that.
+                    time.sleep(1.0 if i == 1 else 0.02)
             except OSError:
                 pass  # nobody listens any more
 
@@ -189,8 +190,8 @@ def test_a_stream_drops_what_comes_while_one_is_counted(stream):
     *found, error = found
     assert "stopped sending frames" in str(error) and "secret" not in str(error)
     seen = [frame.number for frame in frames(found)]
-    # FFmpeg opens a stream with its second frame, so that a busy machine may miss the first.
-    assert seen[0] <= 2 and len(seen) < NUMBER * 2 / 3  # five arrive in the time that one takes
+    # The first two are there when the stream opens, and the newest is taken.
+    assert seen[0] <= 1 and len(seen) < NUMBER * 2 / 3  # five arrive in the time that one takes
     assert all(a < b for a, b in itertools.pairwise(seen))
     assert [number(frame.image) for frame in found] == seen
     assert seen[0] or found[0].seconds == 0.0

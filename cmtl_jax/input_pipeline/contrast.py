@@ -1,7 +1,7 @@
 """The contrast of a picture, and the picture with another.
 
-A network of few pictures counts fewer people in faded ones and in fog; so all pictures may be brought
-to one contrast before they are seen (ours; key input.contrast).
+A network of few pictures counts fewer people in faded ones and in fog; so all pictures may be
+brought to one contrast before they are seen (ours; key input.contrast).
 """
 
 import numpy as np

@@ -118,7 +118,7 @@ def picture(original: Picture) -> Picture:
 
 
 def annotated(original: Picture, pixels: np.ndarray) -> Picture:
-    """The picture with other pixels [H, W, C]; points and map move along where their size differs."""
+    """The picture with other pixels [H, W, C]; points and map move along to their size."""
     old, new = original.image.shape[:2], pixels.shape[:2]
     if new == old:
         return original._replace(image=pixels)

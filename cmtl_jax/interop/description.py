@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from cmtl_jax import version
+from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.trained_model import TrainedModel
 
 LIMITS = (
@@ -79,6 +80,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "trained_by": trained.about.get("program", "not known"),
         "exported_by": version.describe(),
         "input_channels": i.channels,
+        "seen": Seen.of(i).text(),
         "input_scale": float(i.scale),
         "input_contrast": float(i.contrast),
         "input_detail": float(i.detail),

@@ -57,7 +57,8 @@ def _check_halved(
     parallel = Parallel("jit", jax.local_devices()[:1], precision=precision)
     kept = trained_model.restore(path, parallel)
     config = kept.config.copy_and_resolve_references()
-    config.input.update(scale=1.0, contrast=0.0, detail=0.0)  # the program is given what is to be seen
+    # The program is given pictures as they are to be seen.
+    config.input.update(scale=1.0, contrast=0.0, detail=0.0)
     count = Counter(dataclasses.replace(kept, config=config), parallel)
 
     def program(picture: np.ndarray) -> tuple[np.ndarray, float]:

@@ -90,7 +90,7 @@ class Counter:
             TypeError, ValueError: an array of another type or shape.
         """
         image = self._read(picture)
-        return self._result(image, self._alone(self._resized(image)))
+        return self._result(image, self._alone(self._seen(image)))
 
     def batch(self, pictures: Iterable[Picture], batch_size: int = 8) -> list[Count]:
         """Counts many pictures, those of like size together; all are held in memory.
@@ -107,7 +107,7 @@ class Counter:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         originals = [self._read(picture) for picture in pictures]
-        images = [self._resized(image) for image in originals]
+        images = [self._seen(image) for image in originals]
         densities: dict[int, np.ndarray] = {}
         small = [i for i, image in enumerate(images) if _fits(_padded(image))]
         chosen = buckets.choose([images[i].shape[:2] for i in small], 4) if small else None
@@ -143,7 +143,7 @@ class Counter:
             raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {picture.shape}")
         return picture_files.from_pil(Image.fromarray(picture), "the array", channels)
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
+    def _seen(self, image: np.ndarray) -> np.ndarray:
         """As the weights want to see pictures; densities are those of what is seen."""
         image = Seen.of(self._input).image(image)
         return resize.image(image) if self._input.resize == "multiple_of_4" else image
