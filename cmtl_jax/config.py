@@ -34,6 +34,10 @@ def base() -> ml_collections.ConfigDict:
     d.val_fraction = 0.1  # of the training pictures, held out
     d.val_split = "stratified"  # stratified by count | released (authors' code: any, one fewer)
     d.leave_out = ""  # ids of pictures that are not trained on, such as IMG_1,IMG_9
+    # Other data sets whose training pictures are trained on, too: shanghaitech-part_a,
+    # shanghaitech-part_b, empty_scenes (drawn, without people), folders of pictures with points.
+    d.extra = ""
+    d.repeat = 1  # times that a round takes each picture of the data set itself
     d.validate_on = "whole"  # whole held-out pictures | patches of them (authors' code)
     d.val_seed = 0  # which pictures are held out
     d.cache_mib = 2048  # decoded pictures and maps kept in memory, for all splits, by each worker
@@ -269,7 +273,7 @@ _AT_LEAST_ONE = (
     "density.kernel", "crop.height", "crop.width", "crop.max_buckets", "groups.samples",
     "train.batch_size", "train.steps", "train.eval_every", "train.log_every", "train.keep_latest",
     "train.dead_patience", "train.folds_at_once", "eval.batch_size", "eval.max_buckets",
-    "export.num_pictures", "loss.block_side",
+    "export.num_pictures", "loss.block_side", "dataset.repeat",
 )  # fmt: skip
 
 _AT_LEAST_ZERO = (

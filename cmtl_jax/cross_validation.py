@@ -24,6 +24,7 @@ from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate as evaluate_lib
 from cmtl_jax.evaluation import report, run
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import continuation
@@ -37,8 +38,6 @@ _MEANS = (
     "game_1", "game_2", "game_3", "stray", "group_accuracy", "best_constant_mae",
     "brightness_regression_mae",
 )  # fmt: skip
-# Part A's training pictures that are in UCF_CC_50, too, as `python -m cmtl_jax.doctor data` finds.
-_ALSO_IN_PART_A = {f"IMG_{i}" for i in (21, 118, 134, 283, 287, 294, 297)}
 _OF_A_FOLD = ("mae", "rmse", "nae", "num_images", "checkpoint_step", "best_constant_mae")
 
 
@@ -191,7 +190,7 @@ def combine(
 def _require_all_pictures(config: ml_collections.ConfigDict) -> None:
     """A picture that is missing is told before the training, not after it."""
     own, _ = of_fold(config, pathlib.Path(), 1)
-    data = data_lib.load(own)
+    data = data_lib.load(own, training=False)
     _require_each_once(
         [entry.id for pictures in data.splits.values() for entry in pictures.index],
         "the raw folder",
@@ -277,9 +276,7 @@ def _require_unseen(config: ml_collections.ConfigDict, folder: pathlib.Path) -> 
             f"with --config.dataset.fold={config.dataset.fold}"
         )
     d = config.dataset
-    of_part_a = there["name"] == "shanghaitech" and there["options"].get("part") == "part_a"
-    left_out = {name.strip() for name in there.get("leave_out", "").split(",")}
-    if of_part_a and not _ALSO_IN_PART_A <= left_out:
+    if extra_pictures.in_ucf_cc_50(there):
         logging.warning(
             "the weights of %s were trained on part A of ShanghaiTech, which has 7 pictures of "
             "UCF_CC_50 in its train split (16, 25, 28, 32, 41, 46, 49): the figures are too good",

@@ -96,7 +96,7 @@ def _config(dataset: dict[str, Any]) -> ml_collections.ConfigDict:
 
 def _pictures(config: ml_collections.ConfigDict, number: int) -> tuple[data_lib.Data, str]:
     """Data of a split's first pictures, and the split."""
-    data = data_lib.load(config)
+    data = data_lib.load(config, training=False)
     split = data.resolve("auto")
     pictures = data.pictures(split)
     first = pictures.subset(range(min(number, len(pictures))))

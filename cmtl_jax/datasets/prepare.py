@@ -1,6 +1,7 @@
 """From a raw folder to prepared data with random access, once."""
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -70,10 +71,18 @@ class Split:
 
     def __init__(self, directory: pathlib.Path, name: str, about: dict):
         self.name = name
+        self._prefix = ""
         self.index = [IndexEntry(*entry) for entry in about["index"]]
         self.annotated: int = about["annotated"]
         self.outside: int = about["outside"]
         self._directory = directory
+
+    def prefixed(self, prefix: str) -> "Split":
+        """The same records with longer ids."""
+        other = copy.copy(self)
+        other._prefix = prefix + self._prefix
+        other.index = [entry._replace(id=prefix + entry.id) for entry in self.index]
+        return other
 
     def __len__(self) -> int:
         return len(self.index)
@@ -93,7 +102,7 @@ class Split:
         source = self._source if density else self._source_without_density
         example = source[i % len(self)]
         return Record(
-            id=example["id"].decode(),
+            id=self._prefix + example["id"].decode(),
             image_bytes=example["image"],
             points=example["points"],
             density=example["density"][..., 0] if density else None,
@@ -240,8 +249,8 @@ def prepare(
       raw_dir: the raw folder, see the builders; none for `synthetic`.
       tfds_dir: where prepared data goes; TFDS's own default if None.
       options: `part` (`part_a`, `part_b`) for shanghaitech; `folds` (`sequential`,
-        `random_<seed>`) for ucf_cc_50; `num_train`, `num_test`, `height`, `width` (ranges) and
-        `seed` for synthetic.
+        `random_<seed>`) for ucf_cc_50; `num_train`, `num_test`, `height`, `width` (ranges),
+        `seed` and `people` for synthetic.
 
     Returns:
       The prepared data set; a split that is missing in the raw folder is absent.

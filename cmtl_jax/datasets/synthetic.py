@@ -18,19 +18,24 @@ SPLITS = ("train", "test")
 
 @dataclasses.dataclass(eq=False)
 class SyntheticConfig(CrowdConfig):
-    """Numbers of pictures, ranges of their sides in pixels (ends included), and the seed."""
+    """Numbers of pictures, ranges of their sides in pixels (ends included), and the seed.
+
+    `people` in each picture; None: as many as are drawn at random.
+    """
 
     num_train: int = 64
     num_test: int = 16
     height: tuple[int, int] = (192, 256)
     width: tuple[int, int] = (256, 320)
     seed: int = 0
+    people: int | None = None
 
     @property
     def base(self) -> str:
         """The name without the density rule."""
         height, width = ("-".join(map(str, sides)) for sides in (self.height, self.width))
-        return f"train{self.num_train}-test{self.num_test}-h{height}-w{width}-seed{self.seed}"
+        name = f"train{self.num_train}-test{self.num_test}-h{height}-w{width}-seed{self.seed}"
+        return name if self.people is None else f"{name}-people{self.people}"
 
 
 def _default() -> SyntheticConfig:
@@ -61,22 +66,28 @@ class Synthetic(CrowdBuilder):
         height: tuple[int, int] = SyntheticConfig.height,
         width: tuple[int, int] = SyntheticConfig.width,
         seed: int = SyntheticConfig.seed,
+        people: int | None = SyntheticConfig.people,
     ) -> CrowdConfig:
         """The config of a drawn data set.
 
         Raises:
-          UserError: no pictures at all, or an empty range of sides.
+          UserError: no pictures at all, an empty range of sides, or fewer people than none.
         """
         height, width = tuple(map(int, height)), tuple(map(int, width))
         if min(num_train, num_test, seed) < 0 or num_train + num_test < 1:
             raise UserError("synthetic: num_train, num_test and seed must be 0 or more, not both 0")
+        if people is not None and people < 0:
+            raise UserError(f"synthetic: people is a number of people or None, not {people}")
         for sides in (height, width):
             if len(sides) != 2 or not scenes.MIN_SIDE <= sides[0] <= sides[1]:
                 raise UserError(
                     f"synthetic: a range of sides is (least, most) from {scenes.MIN_SIDE} on, "
                     f"not {sides}"
                 )
-        fields = dict(num_train=num_train, num_test=num_test, height=height, width=width, seed=seed)
+        fields = dict(
+            num_train=num_train, num_test=num_test, height=height, width=width, seed=seed,
+            people=people,
+        )  # fmt: skip
         return SyntheticConfig.named(SyntheticConfig(name="", **fields).base, rule, **fields)
 
     def find(self, raw_dir: pathlib.Path | None = None) -> Found:
@@ -104,7 +115,7 @@ class Synthetic(CrowdBuilder):
         seed = int(generator.integers(2**31))
 
         def read() -> tuple[bytes, np.ndarray]:
-            scene = scenes.render_scene(seed, height, width)
+            scene = scenes.render_scene(seed, height, width, people=config.people)
             return pictures.encode_png(scene.picture), scene.points
 
         return Item(f"{split}_{index}", (), read, lambda: height * width)

@@ -68,8 +68,9 @@ def evaluate_checkpoint(
     used = config.copy_and_resolve_references()
     used.input.update(trained.config.input)
     _tell_of_other_input(config, used, source)
-    if data is None or used.input != config.input:  # pictures are read as their weights want them
-        data = data_lib.load(used)
+    # Pictures are read as their weights want them, and those of other data sets are no split's.
+    if data is None or used.input != config.input or used.eval.split == "train":
+        data = data_lib.load(used, training=False)
     split = data.resolve(used.eval.split)
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
@@ -182,8 +183,8 @@ def protocol(
 
 
 def ids_sha256(pictures: Pictures) -> str:
-    """Hash of the sorted ids of pictures, one a line."""
-    ids = sorted(entry.id for entry in pictures.index)
+    """Hash of the sorted ids of pictures, one a line, each once."""
+    ids = sorted({entry.id for entry in pictures.index})
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from cmtl_jax import config as base_config
 from cmtl_jax.datasets import density_map, pack, prepare
 from cmtl_jax.errors import UserError
-from cmtl_jax.input_pipeline import buckets, count_groups, holdout, on_device
+from cmtl_jax.input_pipeline import buckets, count_groups, extra_pictures, holdout, on_device
 from cmtl_jax.input_pipeline.batch import Batch, collate
 from cmtl_jax.input_pipeline.crops import Augmentation, CropRule, random_crop
 from cmtl_jax.input_pipeline.loader import EvaluationLoader, Shard, TrainingLoader, stream
@@ -92,8 +92,13 @@ def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathl
     return path
 
 
-def load(config: ml_collections.ConfigDict) -> Data:
+def load(config: ml_collections.ConfigDict, *, training: bool = True) -> Data:
     """Prepares the config's data set, unless that was done, and cuts it.
+
+    Args:
+        config: of the run.
+        training: whether split 'train' is what is trained on: with the pictures of
+            config.dataset.extra, and config.dataset.repeat times its own. Otherwise it is its own.
 
     Raises:
         UserError: the raw data is missing or wrong.
@@ -116,20 +121,27 @@ def load(config: ml_collections.ConfigDict) -> Data:
     elif d.name == "shanghaitech":
         name = f"shanghaitech-{d.options.part}"
 
+    if name in extra_pictures.names(d):
+        raise UserError(f"config.dataset.extra names {name}, which is the data set itself")
     pictures = Pictures.of_splits(
         [prepared.splits[split] for split in train_names + test_names],
+        extra_pictures.records(config) if training else [],
         channels=config.input.channels,
         seen=Seen.of(config.input),
         cache_mib=d.cache_mib,
     )
     number = sum(len(prepared.splits[split]) for split in train_names)
-    counts = [entry.count for entry in pictures.index[:number]]
-    training, val = _held_out(d, counts)
-    left_out = _left_out(d.leave_out, {entry.id for entry in pictures.index})
-    training = [i for i in training if pictures.index[i].id not in left_out]
-    splits = {"train": pictures.subset(training), "val": pictures.subset(val)}
+    end = number + sum(len(prepared.splits[split]) for split in test_names)
+    index = pictures.index
+    counts = [entry.count for entry in index[:number]]
+    train, val = holdout.hold_out(counts, d.val_fraction, d.val_seed, d.val_split)
+    left_out = _left_out(d, {entry.id for entry in index}, training)
+    if training:
+        train = train * d.repeat + list(range(end, len(pictures)))
+    train = [i for i in train if index[i].id not in left_out]
+    splits = {"train": pictures.subset(train), "val": pictures.subset(val)}
     if test_names:
-        splits["test"] = pictures.subset(range(number, len(pictures)))
+        splits["test"] = pictures.subset(range(number, end))
     sizes = ", ".join(
         f"{split} {len(p)} ({sum(e.count for e in p.index)} heads)" for split, p in splits.items()
     )
@@ -156,21 +168,17 @@ def _tested_fold(fold: int, splits: Collection[str]) -> str:
     return name
 
 
-def _held_out(d: ml_collections.ConfigDict, counts: list[int]) -> tuple[list[int], list[int]]:
-    if not counts:
-        return [], []
-    if d.val_split == "released":
-        return holdout.released(len(counts), d.val_fraction, d.val_seed)
-    return holdout.stratified(counts, d.val_fraction, d.val_seed)
-
-
-def _left_out(names: str, there: Collection[str]) -> set[str]:
+def _left_out(
+    d: ml_collections.ConfigDict, there: Collection[str], training: bool
+) -> set[str]:
     """Which pictures are not to be trained on. Held out are the same ones with and without.
 
     Raises:
         UserError: there is no picture of one of the names.
     """
-    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    wanted = {name.strip() for name in d.leave_out.split(",") if name.strip()}
+    if not training:  # those of other data sets are not there
+        wanted = {name for name in wanted if "/" not in name or name in there}
     if unknown := sorted(wanted.difference(there)):
         raise UserError(
             f"config.dataset.leave_out names {', '.join(unknown)}, which no picture is; they are "

@@ -8,6 +8,21 @@ import numpy as np
 from cmtl_jax.errors import UserError
 
 
+def hold_out(
+    counts: Sequence[float], fraction: float, seed: int, split: str
+) -> tuple[list[int], list[int]]:
+    """As the keys dataset.val_fraction, val_seed and val_split say; arguments as of the others.
+
+    Raises:
+        UserError: too few pictures for both.
+    """
+    if not counts:
+        return [], []
+    if split == "released":
+        return released(len(counts), fraction, seed)
+    return stratified(counts, fraction, seed)
+
+
 def stratified(counts: Sequence[float], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Holds out round(fraction * N) pictures, at least one, spread evenly over the counts.
 

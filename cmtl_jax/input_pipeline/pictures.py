@@ -75,9 +75,12 @@ class Pictures:
         self._cache = _Cache(int(cache_mib * 2**20))
 
     @classmethod
-    def of_splits(cls, splits: Sequence[Split], **options) -> "Pictures":
-        """All pictures of the splits, in order."""
-        return cls([(split, i) for split in splits for i in range(len(split))], **options)
+    def of_splits(
+        cls, splits: Sequence[Split], more: Sequence[tuple[Split, int]] = (), **options
+    ) -> "Pictures":
+        """All pictures of the splits, in order, and after them these records."""
+        records = [(split, i) for split in splits for i in range(len(split))]
+        return cls([*records, *more], **options)
 
     def subset(self, positions: Sequence[int]) -> "Pictures":
         """The pictures at these positions; they share the memory for decoded pictures."""

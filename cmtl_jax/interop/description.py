@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from cmtl_jax import version
+from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.seen import Seen
 from cmtl_jax.trained_model import TrainedModel
 
@@ -48,7 +49,8 @@ def of_weights(trained: TrainedModel) -> dict[str, Any]:
     """
     config = trained.config.to_dict()
     config["init_from"] = ""
-    config["dataset"] |= {"raw_dir": "", "tfds_dir": ""}
+    extra = ",".join(extra_pictures.titles(config["dataset"]))
+    config["dataset"] |= {"raw_dir": "", "tfds_dir": "", "extra": extra}
     return {
         "config": config,
         "groups": trained.groups.to_json(),

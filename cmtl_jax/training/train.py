@@ -19,6 +19,7 @@ from cmtl_jax import head_spacing, trained_model, version, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, report, run
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
@@ -385,7 +386,7 @@ def describe(config: ml_collections.ConfigDict, data: data_lib.Data, groups: Cou
         "config": config.to_dict(),
         "groups": groups.to_json(),
         "program": version.describe(),
-        "data": data.name,
+        "data": ", ".join([data.name, *extra_pictures.titles(config.dataset)]),
         "train_ids_sha256": run.ids_sha256(data.pictures("train")),
         "head_spacing": _head_spacing(config.input.scale, data.pictures("train")),
     }
