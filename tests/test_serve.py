@@ -34,8 +34,7 @@ for _name in ("fastapi", "uvicorn", "python_multipart"):
 
 import browser as browser_lib  # noqa: E402
 
-from cmtl_jax import trained_model  # noqa: E402
-from cmtl_jax.datasets import pictures  # noqa: E402
+from cmtl_jax import pictures, trained_model  # noqa: E402
 from cmtl_jax.prediction.counter import Count  # noqa: E402
 from cmtl_jax.serve import __main__ as command  # noqa: E402
 from cmtl_jax.serve import app as app_lib  # noqa: E402
