@@ -250,7 +250,7 @@ def prepare(
       tfds_dir: where prepared data goes; TFDS's own default if None.
       options: `part` (`part_a`, `part_b`) for shanghaitech; `folds` (`sequential`,
         `random_<seed>`) for ucf_cc_50; `num_train`, `num_test`, `height`, `width` (ranges),
-        `seed` and `people` for synthetic.
+        `seed`, `people` and `enlarge` for synthetic.
 
     Returns:
       The prepared data set; a split that is missing in the raw folder is absent.

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import pathlib
 
+import cv2
 import numpy as np
 
 from cmtl_jax import pictures
@@ -20,7 +21,8 @@ SPLITS = ("train", "test")
 class SyntheticConfig(CrowdConfig):
     """Numbers of pictures, ranges of their sides in pixels (ends included), and the seed.
 
-    `people` in each picture; None: as many as are drawn at random.
+    `people` in each picture; None: as many as are drawn at random. `enlarge` times the sides drawn
+    are those of the picture, which then is soft as photos are, not sharp to the pixel.
     """
 
     num_train: int = 64
@@ -29,13 +31,16 @@ class SyntheticConfig(CrowdConfig):
     width: tuple[int, int] = (256, 320)
     seed: int = 0
     people: int | None = None
+    enlarge: int = 1
 
     @property
     def base(self) -> str:
         """The name without the density rule."""
         height, width = ("-".join(map(str, sides)) for sides in (self.height, self.width))
         name = f"train{self.num_train}-test{self.num_test}-h{height}-w{width}-seed{self.seed}"
-        return name if self.people is None else f"{name}-people{self.people}"
+        if self.people is not None:
+            name += f"-people{self.people}"
+        return name if self.enlarge == 1 else f"{name}-enlarge{self.enlarge}"
 
 
 def _default() -> SyntheticConfig:
@@ -67,17 +72,21 @@ class Synthetic(CrowdBuilder):
         width: tuple[int, int] = SyntheticConfig.width,
         seed: int = SyntheticConfig.seed,
         people: int | None = SyntheticConfig.people,
+        enlarge: int = SyntheticConfig.enlarge,
     ) -> CrowdConfig:
         """The config of a drawn data set.
 
         Raises:
-          UserError: no pictures at all, an empty range of sides, or fewer people than none.
+          UserError: no pictures at all, an empty range of sides, fewer people than none, or no
+            whole number of times.
         """
         height, width = tuple(map(int, height)), tuple(map(int, width))
         if min(num_train, num_test, seed) < 0 or num_train + num_test < 1:
             raise UserError("synthetic: num_train, num_test and seed must be 0 or more, not both 0")
         if people is not None and people < 0:
             raise UserError(f"synthetic: people is a number of people or None, not {people}")
+        if not isinstance(enlarge, int) or enlarge < 1:
+            raise UserError(f"synthetic: enlarge is a whole number from 1 on, not {enlarge}")
         for sides in (height, width):
             if len(sides) != 2 or not scenes.MIN_SIDE <= sides[0] <= sides[1]:
                 raise UserError(
@@ -86,7 +95,7 @@ class Synthetic(CrowdBuilder):
                 )
         fields = dict(
             num_train=num_train, num_test=num_test, height=height, width=width, seed=seed,
-            people=people,
+            people=people, enlarge=enlarge,
         )  # fmt: skip
         return SyntheticConfig.named(SyntheticConfig(name="", **fields).base, rule, **fields)
 
@@ -116,6 +125,12 @@ class Synthetic(CrowdBuilder):
 
         def read() -> tuple[bytes, np.ndarray]:
             scene = scenes.render_scene(seed, height, width, people=config.people)
-            return pictures.encode_png(scene.picture), scene.points
+            picture, times = scene.picture, config.enlarge
+            if times > 1:
+                picture = cv2.resize(
+                    picture, (width * times, height * times), interpolation=cv2.INTER_CUBIC
+                )
+            points = (scene.points + np.float32(0.5)) * times - np.float32(0.5)
+            return pictures.encode_png(picture), points
 
-        return Item(f"{split}_{index}", (), read, lambda: height * width)
+        return Item(f"{split}_{index}", (), read, lambda: height * width * config.enlarge**2)

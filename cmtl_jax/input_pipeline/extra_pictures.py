@@ -28,8 +28,11 @@ SOURCES = {
     "shanghaitech-part_b": _Source("shanghaitech", {"part": "part_b"}, "ShanghaiTech"),
     "empty_scenes": _Source(
         "synthetic",
-        {"num_train": 80, "num_test": 0, "height": (240, 480), "width": (320, 640), "people": 0},
-    ),
+        {
+            "num_train": 160, "num_test": 0, "height": (120, 360), "width": (160, 480),
+            "people": 0, "enlarge": 2,
+        },
+    ),  # fmt: skip
 }
 
 
