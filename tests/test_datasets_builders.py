@@ -84,9 +84,26 @@ def test_synthetic(tmp_path):
             assert record.density.sum() == pytest.approx(entry.count, abs=1e-3)
             seen.add(record.image_bytes)
     assert len(seen) == 5
-    for changed in ({"seed": 6}, {"num_train": 2}, {"height": (48, 65)}):
+    for changed in (
+        {"seed": 6}, {"num_train": 2}, {"height": (48, 65)}, {"people": 3}, {"enlarge": 2},
+    ):  # fmt: skip
         other = prepare.prepare("synthetic", tfds_dir=tmp_path / "a", options=SIZES | changed)
         assert other.directory != prepared.directory
+
+
+def test_synthetic_without_people_and_enlarged(tmp_path):
+    drawn = prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES)
+    large = prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | {"enlarge": 3})
+    for one, other in zip(drawn.splits["train"], large.splits["train"], strict=True):
+        image, enlarged = (pictures.decode(r.image_bytes, r.id, 3) for r in (one, other))
+        assert enlarged.shape == (3 * image.shape[0], 3 * image.shape[1], 3)
+        # The middle of a pixel is the middle of the 3x3 that it becomes, and so is a head's.
+        difference = enlarged[1::3, 1::3].astype(int) - image
+        assert abs(difference).max() <= 1
+        np.testing.assert_allclose(other.points, one.points * 3 + 1, atol=1e-4)
+    assert any(entry.count for entry in drawn.splits["train"].index)
+    empty = prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | {"people": 0})
+    assert not any(entry.count for split in empty.splits.values() for entry in split.index)
 
 
 def test_synthetic_refuses_what_cannot_be_drawn(tmp_path):
@@ -96,6 +113,9 @@ def test_synthetic_refuses_what_cannot_be_drawn(tmp_path):
         {"num_train": -1},
         {"height": (64, 48)},
         {"width": (least - 1, 64)},
+        {"people": -1},
+        {"enlarge": 0},
+        {"enlarge": 1.5},
     ):
         with pytest.raises(UserError, match="synthetic"):
             prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | wrong)
