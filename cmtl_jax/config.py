@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from cmtl_jax.errors import UserError
 
+_RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
 PRESETS = ("recommended", "paper", "reference", "c3")
 
 
@@ -223,6 +224,12 @@ def apply_preset(config: ml_collections.ConfigDict, preset: str | None) -> str:
 def data_dir() -> pathlib.Path:
     """The folder of the raw data sets: $CMTL_DATA_DIR, or `data` in the current folder."""
     return pathlib.Path(os.environ.get("CMTL_DATA_DIR") or "data")
+
+
+def raw_dir(data_set: str) -> str | None:
+    """Where the raw data of a data set lies unless a config says; None where it has no such place."""
+    folder = _RAW_FOLDERS.get(data_set)
+    return folder and str(data_dir() / folder)
 
 
 def default_workdir(config: ml_collections.ConfigDict) -> pathlib.Path:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from cmtl_jax import config as base_config
-from cmtl_jax.datasets import scenes
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline import extra_pictures
@@ -128,12 +127,6 @@ def test_no_test_picture_of_ucf_cc_50_is_trained_on():
     assert extra_pictures.in_ucf_cc_50(config.dataset) == tested[:1]
     config.dataset.leave_out = ",".join(tested)
     assert not extra_pictures.in_ucf_cc_50(config.dataset)
-
-
-def test_empty_scenes_are_empty():
-    source = extra_pictures.SOURCES["empty_scenes"]
-    assert source.options["people"] == 0
-    assert not len(scenes.render_scene(3, 64, 64, people=0).points)
 
 
 def test_names_for_people(folder):

@@ -58,18 +58,25 @@ def test_more_people_are_counted_where_there_are_more(counter):
     assert 0 < count_drawn(counter, 60) < count_drawn(counter, 250)
 
 
-def test_nearly_nobody_is_counted_where_nobody_is(counter):
+@pytest.fixture
+def sees_people_in_texture(counter, request):
+    """Expects the test to fail for the weights that do; told when they no longer do."""
     if counter.trained.source == "ucf_cc_50":
-        pytest.xfail("trained on dense crowds: it sees people in texture, as its card says")
+        why = "trained on dense crowds: it sees people in texture, as its card says"
+        request.applymarker(pytest.mark.xfail(reason=why, raises=AssertionError, strict=True))
+
+
+def test_nearly_nobody_is_counted_on_a_wall(counter):
     for grey in (20, 113, 235):
         assert counter(np.full((480, 640, 3), grey, np.uint8)).count < 5
+
+
+def test_fewer_are_counted_where_nobody_is(counter, sees_people_in_texture):
     assert count_drawn(counter, 0) < count_drawn(counter, 60)
 
 
-def test_empty_streets_are_nearly_empty(counter):
+def test_empty_streets_are_nearly_empty(counter, sees_people_in_texture):
     """Drawn ones, soft as photos are; the fifth has grainy ground, the worst that is known."""
-    if counter.trained.source == "ucf_cc_50":
-        pytest.xfail("trained on dense crowds: it sees people in texture, as its card says")
     counts = [count_drawn(counter, 0, seed) for seed in range(3, 11)]
     assert max(counts) < 30 and np.median(counts) < 3
 

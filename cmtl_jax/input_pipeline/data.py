@@ -22,7 +22,6 @@ from cmtl_jax.input_pipeline.resize import ResizedPictures
 from cmtl_jax.input_pipeline.seen import Seen
 
 _PROGRAM_PIXELS = 2 * 2**20  # that a CPU evaluates while it compiles a program
-_RAW_FOLDERS = {"shanghaitech": "ShanghaiTech", "ucf_cc_50": "UCF_CC_50"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +58,8 @@ class Data:
         return there[0] if there else "train"
 
 
-def _raw_dir(config: ml_collections.ConfigDict) -> str | None:
-    d = config.dataset
-    if not d.raw_dir and d.name in _RAW_FOLDERS:
-        return str(base_config.data_dir() / _RAW_FOLDERS[d.name])
-    return d.raw_dir or None
+def _raw_dir(d: ml_collections.ConfigDict) -> str | None:
+    return d.raw_dir or base_config.raw_dir(d.name)
 
 
 def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
@@ -84,7 +80,7 @@ def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathl
     if config.eval.split in ("train", "val") and d.name != "ucf_cc_50":
         splits = ["train"]
     path = workdir / "pack" / f"{config.name or d.name}.zip"
-    pack.pack(d.name, path, _raw_dir(config), d.options.to_dict(), splits)
+    pack.pack(d.name, path, _raw_dir(d), d.options.to_dict(), splits)
     logging.info(
         "%s: %.1f MB. Unpack it (python -m zipfile -e %s DIR) and say --config.dataset.raw_dir=DIR",
         path, path.stat().st_size / 1e6, path,
@@ -107,7 +103,7 @@ def load(config: ml_collections.ConfigDict, *, training: bool = True) -> Data:
     prepared = prepare.prepare(
         d.name,
         rule=density_map.DensityRule(**config.density),
-        raw_dir=_raw_dir(config),
+        raw_dir=_raw_dir(d),
         tfds_dir=d.tfds_dir or None,
         options=d.options.to_dict(),
     )
@@ -168,9 +164,7 @@ def _tested_fold(fold: int, splits: Collection[str]) -> str:
     return name
 
 
-def _left_out(
-    d: ml_collections.ConfigDict, there: Collection[str], training: bool
-) -> set[str]:
+def _left_out(d: ml_collections.ConfigDict, there: Collection[str], training: bool) -> set[str]:
     """Which pictures are not to be trained on. Held out are the same ones with and without.
 
     Raises:

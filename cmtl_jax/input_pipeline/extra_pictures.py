@@ -19,22 +19,25 @@ from cmtl_jax.input_pipeline import holdout
 class _Source(NamedTuple):
     builder: str
     options: dict
-    folder: str | None = None  # in config.data_dir()
+    raw_dir: str | None = None  # None: the builder's usual one
 
 
 # UCF_CC_50 is not among them: each of its pictures is a test picture, and some are part A's, too.
 SOURCES = {
-    "shanghaitech-part_a": _Source("shanghaitech", {"part": "part_a"}, "ShanghaiTech"),
-    "shanghaitech-part_b": _Source("shanghaitech", {"part": "part_b"}, "ShanghaiTech"),
+    "shanghaitech-part_a": _Source("shanghaitech", {"part": "part_a"}),
+    "shanghaitech-part_b": _Source("shanghaitech", {"part": "part_b"}),
     "empty_scenes": _Source(
         "synthetic",
         {
-            "num_train": 160, "num_test": 0, "height": (120, 360), "width": (160, 480),
-            "people": 0, "enlarge": 2,
+            "num_train": 160,
+            "num_test": 0,
+            "height": (120, 360),
+            "width": (160, 480),
+            "people": 0,
+            "enlarge": 2,
         },
-    ),  # fmt: skip
+    ),
 }
-
 
 # Part A's training pictures that are in UCF_CC_50, too, as `python -m cmtl_jax.doctor data` finds.
 _ALSO_IN_UCF_CC_50 = [f"IMG_{i}" for i in (21, 118, 134, 283, 287, 294, 297)]
@@ -88,9 +91,9 @@ def records(config: ml_collections.ConfigDict) -> list[tuple[prepare.Split, int]
         prepared = prepare.prepare(
             source.builder,
             rule=density_map.DensityRule(**config.density),
-            raw_dir=source.folder and str(base_config.data_dir() / source.folder),
+            raw_dir=source.raw_dir or base_config.raw_dir(source.builder),
             tfds_dir=d.tfds_dir or None,
-            options=dict(source.options),
+            options=source.options,
         )
         if "train" not in prepared.splits:
             raise UserError(f"config.dataset.extra: {name} has no training pictures")
@@ -111,4 +114,4 @@ def _folder(name: str) -> _Source:
             f"config.dataset.extra names {name}; it takes {', '.join(SOURCES)}, or a folder of "
             "pictures with head points"
         )
-    return _Source("point_folder", {}, str(pathlib.Path(name).absolute()))
+    return _Source("point_folder", {}, name)

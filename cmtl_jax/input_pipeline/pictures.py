@@ -73,6 +73,7 @@ class Pictures:
         self._records = list(records)
         self._keys = list(range(len(self._records)))  # in the cache
         self._cache = _Cache(int(cache_mib * 2**20))
+        self._points: dict[int, np.ndarray] = {}  # a record is read whole, map included, for them
 
     @classmethod
     def of_splits(
@@ -88,7 +89,7 @@ class Pictures:
             [self._records[i] for i in positions], channels=self.channels, seen=self._seen
         )
         subset._keys = [self._keys[i] for i in positions]
-        subset._cache = self._cache
+        subset._cache, subset._points = self._cache, self._points
         return subset
 
     @property
@@ -100,10 +101,12 @@ class Pictures:
 
     def points(self, position: int) -> np.ndarray:
         """Head points float32 [N, 2] of a picture as scaled, without decoding it."""
-        split, i = self._records[position]
-        entry = split.index[i]
-        old = entry.height, entry.width
-        return resize.points(split.points(i), old, self._seen.size(*old))
+        key = self._keys[position]
+        if key not in self._points:
+            split, i = self._records[position]
+            old = split.index[i].height, split.index[i].width
+            self._points[key] = resize.points(split.points(i), old, self._seen.size(*old))
+        return self._points[key]
 
     def original(self, position: int) -> Picture:
         """The picture before it is resized for evaluation: itself."""
