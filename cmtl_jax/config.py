@@ -123,6 +123,9 @@ def base() -> ml_collections.ConfigDict:
     o.head_factor = 0.01  # learning rate of the fully connected head, relative to the others'
     o.grad_clip = 0.0  # norm gradients are clipped to; 0: off
     o.ema = 0.998  # decay of the averaged weights that are evaluated and shipped; 0: off
+    # The average soon forgets its start. False: that keeps a share of ema ** steps, as good weights
+    # (init_from) may for what few pictures cannot teach (after WiSE-FT, Wortsman et al., 2022).
+    o.ema_warmup = True
 
     t = c.train = ml_collections.ConfigDict()
     t.batch_size = 8  # crops a step, over all devices

@@ -116,6 +116,7 @@ KEYS = (
     Key("optimizer.head_factor", (1.0, 0.01), {"update"}),
     Key("optimizer.grad_clip", (0.0, 1.0), {"update"}),
     Key("optimizer.ema", (0.0, 0.998), {"averaging"}),
+    Key("optimizer.ema_warmup", (True, False), {"averaging"}),
     Key("train.batch_size", (8, 1), {"length", "crop sizes"} | CROPS,
         {"crop counts", "crop groups"}),
     Key("train.steps", (20_000, 500_000, 300_000), {"length"}),
@@ -228,7 +229,7 @@ class Run(NamedTuple):
     batches: list[Batch]
     steps: int
     optimizer: Any
-    ema_decay: float
+    averaging: tuple
     validation: Any
 
 
@@ -241,8 +242,8 @@ def set_up(config, workdir) -> Run:
         return state, True
         yield
 
-    def make_train_step(model, tx, *, ema_decay, seed):
-        given.update(optimizer=tx, ema_decay=ema_decay)
+    def make_train_step(model, tx, *, ema_decay, ema_warmup, seed):
+        given.update(optimizer=tx, averaging=(ema_decay, ema_warmup))
 
     def evaluator(model, config, pictures, groups, parallel, passes):
         given["validation"] = pictures
@@ -385,7 +386,7 @@ def stages(config, workdir) -> dict[str, str]:
         **network,
         **losses(hooks.objective),
         "update": update(run.optimizer),
-        "averaging": (run.ema_decay, run.state.ema is None),
+        "averaging": (*run.averaging, run.state.ema is None),
         "length": (run.steps, [len(batch.weight) for batch in run.batches]),
     }  # fmt: skip
     assert found.keys() == STAGES

@@ -57,14 +57,19 @@ def batch() -> Batch:
     )
 
 
-def run(model, tx, *, reduction="mean", ema=0.0, group_weight=0.0, block_weight=0.0, steps=1):
+def run(
+    model, tx, *, reduction="mean", ema=0.0, ema_warmup=True, group_weight=0.0, block_weight=0.0,
+    steps=1,
+):  # fmt: skip
     weights = jnp.array([1.0, 3.0])
     objective = steps_lib.Objective(
         weights, group_weight, "softmax_ce", reduction, 1.0, block_weight, block_side=4
     )
     params = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)), jnp.full((1, 2), 4))["params"]
     state = state_lib.create(params, tx, ema=ema > 0)
-    step = jax.jit(steps_lib.make_train_step(model, tx, ema_decay=ema, seed=0))
+    step = jax.jit(
+        steps_lib.make_train_step(model, tx, ema_decay=ema, ema_warmup=ema_warmup, seed=0)
+    )
     states = [state]
     for _ in range(steps):
         state, metrics = step(state, batch(), objective)
@@ -113,12 +118,13 @@ def test_the_norm_of_small_and_large_gradients_together():
     np.testing.assert_allclose(steps_lib._norm(gradient), optax.tree.norm(gradient), rtol=1e-6)
 
 
-def test_averaged_parameters():
-    states, _ = run(OneWeight(), optax.sgd(0.1), ema=0.3, steps=4)
+@pytest.mark.parametrize("warmup", [True, False])
+def test_averaged_parameters(warmup):
+    states, _ = run(OneWeight(), optax.sgd(0.1), ema=0.3, ema_warmup=warmup, steps=4)
     weight = lambda tree: float(tree["shared"]["conv1"]["w"])
     average = 2.0
     for number, state in enumerate(states[1:]):
-        decay = min(0.3, (1 + number) / (10 + number))
+        decay = min(0.3, (1 + number) / (10 + number)) if warmup else 0.3
         average = decay * average + (1 - decay) * weight(state.params)
         np.testing.assert_allclose(weight(state.ema), average, rtol=1e-6)
         assert state.evaluated is state.ema

@@ -78,6 +78,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     ema_decay: float,
+    ema_warmup: bool = True,
     seed: int,
 ) -> Callable[..., tuple[TrainState, dict]]:
     """The training step: step(state, batch, objective, axis_name=None) -> (state, metrics).
@@ -87,6 +88,14 @@ def make_train_step(
     not depend on how examples are spread over devices.
 
     Metrics are (sum, count) pairs over the whole batch by name, and norms of gradients.
+
+    Args:
+        model: the network.
+        tx: the optimizer.
+        ema_decay: of the averaged parameters, a step.
+        ema_warmup: the decay is lower at first, so that the average forgets where it began. Without,
+            the initial parameters keep a share of ema_decay ** steps.
+        seed: of dropout.
     """
 
     def step(
@@ -112,8 +121,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            # Early averages would be mostly the initial values.
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            decay = ema_decay
+            if ema_warmup:  # early averages would be mostly the initial values
+                decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
         metrics = over_devices(parts | _measure(output, batch))
         metrics["loss"] = loss

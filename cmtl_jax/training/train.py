@@ -101,7 +101,11 @@ def _train(runs: Sequence["_Run"], parallel: Parallel) -> int:
     )  # fmt: skip
     step = steps_lib.side_by_side(
         steps_lib.make_train_step(
-            runs[0].model, runs[0].tx, ema_decay=config.optimizer.ema, seed=config.seed
+            runs[0].model,
+            runs[0].tx,
+            ema_decay=config.optimizer.ema,
+            ema_warmup=config.optimizer.ema_warmup,
+            seed=config.seed,
         )
     )
     constants = []
