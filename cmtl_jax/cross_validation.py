@@ -133,6 +133,7 @@ def summarise(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
             everything,
             fold=[fold for fold, one in images.items() for _ in one],
         )
+        report.write_conditions_csv(folder / report.CONDITIONS, everything)
         report.write_report(
             folder / "report.html",
             title="ucf_cc_50, cross-validation",

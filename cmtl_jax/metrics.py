@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import spatial
 
 GAME_LEVELS = (0, 1, 2, 3)
 
@@ -21,6 +22,8 @@ MAP_QUALITY_CONVENTION = (
 _SSIM_BLOCK = 11
 _SSIM_C1 = 0.01**2
 _SSIM_C2 = 0.03**2
+
+_FEWEST_FOR_THIRDS = 6  # pictures; two in each say little, fewer nothing
 
 # Upper ends of the classes of true counts; the same for every data set, so that runs compare.
 _DENSITY_EDGES = (0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
@@ -55,6 +58,9 @@ class ImageMetrics:
       ssim: See `psnr_ssim`; NaN where undefined.
       stray: People counted in those of GAME(3)'s 8x8 cells that no head lies in; NaN where it is
         not known.
+      brightness: Mean grey level of the picture, 0..255; NaN where it is not known.
+      spacing: Median distance from a head to the nearest other, in pixels of the picture as the
+        network sees it; NaN with fewer than two heads, or where it is not known.
     """
 
     id: str
@@ -66,6 +72,8 @@ class ImageMetrics:
     psnr: float = math.nan
     ssim: float = math.nan
     stray: float = math.nan
+    brightness: float = math.nan
+    spacing: float = math.nan
 
     @property
     def error(self) -> float:
@@ -81,6 +89,7 @@ def measure(
     group_true: int | None = None,
     group_pred: int | None = None,
     count_true: float | None = None,
+    picture: np.ndarray | None = None,
 ) -> ImageMetrics:
     """Measures one picture.
 
@@ -94,6 +103,7 @@ def measure(
       group_true: Count group of the picture.
       group_pred: Predicted count group.
       count_true: What the count is held against; the number of head points by default.
+      picture: [H, W, C] grey levels 0..255, or None when its brightness is not to be measured.
 
     Raises:
       ValueError: A shape is not the one stated.
@@ -119,7 +129,17 @@ def measure(
         psnr=psnr,
         ssim=ssim,
         stray=stray,
+        brightness=math.nan if picture is None else float(np.mean(picture, dtype=np.float64)),
+        spacing=_spacing(points),
     )
+
+
+def _spacing(points: np.ndarray) -> float:
+    """Median distance from a head to the nearest other, pixels; NaN with fewer than two."""
+    if len(points) < 2:
+        return math.nan
+    distances, _ = spatial.cKDTree(points).query(points, k=2)
+    return float(np.median(distances[:, 1]))
 
 
 def whole(number: float) -> float:
@@ -339,3 +359,57 @@ def error_by_density(images: Sequence[ImageMetrics]) -> list[DensityBin]:
             )
         )
     return bins
+
+
+@dataclasses.dataclass(frozen=True)
+class Third:
+    """The errors over the third of the pictures that has least, middle or most of a quantity.
+
+    `low` and `high` are its least and most there. `mae`, `bias` (mean signed error, prediction
+    minus truth), `stray` and `mean_count_true` are in people per picture; `nae` is over the
+    pictures with people, `stray` over those where it is known, and NaN where there are none.
+    """
+
+    low: float
+    high: float
+    num_images: int
+    mean_count_true: float
+    mae: float
+    nae: float
+    bias: float
+    stray: float
+
+
+def error_by_thirds(images: Sequence[ImageMetrics], quantity: str) -> list[Third]:
+    """Errors by thirds of the pictures, from those with least of a quantity to those with most.
+
+    Args:
+      images: Of an evaluation; those where the quantity is not known are left out.
+      quantity: 'brightness' or 'spacing'.
+
+    Returns:
+      Three, whose numbers of pictures differ by one at most; none of fewer than six pictures.
+    """
+    known = [image for image in images if math.isfinite(getattr(image, quantity))]
+    if len(known) < _FEWEST_FOR_THIRDS:
+        return []
+    values = np.array([getattr(image, quantity) for image in known])
+    thirds = []
+    for part in np.array_split(values.argsort(kind="stable"), 3):
+        total = CountMetrics.empty()
+        for i in part.tolist():
+            total = total.add(known[i])
+        result = total.result()
+        thirds.append(
+            Third(
+                low=float(values[part].min()),
+                high=float(values[part].max()),
+                num_images=len(part),
+                mean_count_true=result["mean_count_true"],
+                mae=result["mae"],
+                nae=result["nae"],
+                bias=result["mean_count_pred"] - result["mean_count_true"],
+                stray=result["stray"],
+            )
+        )
+    return thirds

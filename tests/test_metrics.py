@@ -1,5 +1,6 @@
 """Metrics against plain re-computation, analytic cases and real annotations."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -101,6 +102,17 @@ def test_stray_people_are_those_in_cells_without_a_head():
     assert measure("a", density, points).stray == 2.0
     assert measure("a", density, points[:1]).stray == 5.0
     assert measure("a", density, points[:0]).stray == 9.0
+
+
+def test_the_light_and_the_distance_between_heads():
+    density, points = np.zeros((40, 40)), np.array([[3.0, 4.0], [6.0, 8.0], [30.0, 8.0]])
+    picture = np.full((40, 40, 3), 250, np.uint8)
+    picture[:20] = 50
+    image = measure("a", density, points, picture=picture)
+    assert image.brightness == 150
+    assert image.spacing == 5  # of 5, 5 and 24
+    alone = measure("a", density, points[:1])
+    assert math.isnan(alone.spacing) and math.isnan(alone.brightness)
 
 
 def test_game_never_falls_with_the_level_and_starts_at_the_count_error():
@@ -260,6 +272,39 @@ def test_error_by_density_takes_every_picture_once():
         assert b.bias == pytest.approx(np.mean([i.error for i in inside]))
     assert [b.low for b in bins] == sorted(b.low for b in bins)
     assert bins[0].label == "0"
+
+
+def test_thirds_are_ordered_and_take_every_picture_once():
+    rng = np.random.default_rng(10)
+    images = [
+        dataclasses.replace(image, brightness=float(rng.integers(0, 50)) if i % 7 else math.nan)
+        for i, image in enumerate(_images(rng, 41))
+    ]
+    thirds = metrics.error_by_thirds(images, "brightness")
+    assert [third.num_images for third in thirds] == [12, 12, 11]  # 35 are known
+    assert thirds[0].high <= thirds[1].low and thirds[1].high <= thirds[2].low
+    known = [image for image in images if math.isfinite(image.brightness)]
+    for name in ("mae", "bias", "mean_count_true"):
+        pooled = np.average([getattr(third, name) for third in thirds], weights=[12, 12, 11])
+        expected = {
+            "mae": [abs(image.error) for image in known],
+            "bias": [image.error for image in known],
+            "mean_count_true": [image.count_true for image in known],
+        }[name]
+        assert pooled == pytest.approx(np.mean(expected)), name
+    brightest = sorted(known, key=lambda image: image.brightness)[24:]
+    assert thirds[2].stray == pytest.approx(np.nanmean([image.stray for image in brightest]))
+    people = [image for image in brightest if image.count_true]
+    assert thirds[2].nae == pytest.approx(
+        np.mean([abs(image.error) / image.count_true for image in people])
+    )
+
+
+def test_few_pictures_have_no_thirds():
+    images = [ImageMetrics(str(i), 1, 1.0, None, None, (0.0,) * 4, spacing=i) for i in range(6)]
+    assert len(metrics.error_by_thirds(images, "spacing")) == 3
+    assert metrics.error_by_thirds(images[1:], "spacing") == []
+    assert metrics.error_by_thirds(images, "brightness") == []
     assert metrics.error_by_density([]) == []
 
 

@@ -33,6 +33,9 @@ def _images(num, counts=(0, 600), groups=True):
             game=(1.0, 2.0, 3.0, 4.0),
             psnr=20.0,
             ssim=0.5,
+            stray=float(i),
+            brightness=100.0 + i,
+            spacing=math.nan if i < 2 else 30.0 - i,
         )
         for i in range(num)
     ]
@@ -183,6 +186,30 @@ def test_csv(tmp_path):
     report.write_per_image_csv(path, images, fold=range(1, 6))
     with path.open(newline="", encoding="utf-8") as file:
         assert [row["fold"] for row in csv.DictReader(file)] == list("12345")
+
+
+def test_conditions_beside_the_csv(tmp_path):
+    """Kept in a file of their own: the table's columns are what other programs rely on."""
+    images = _images(4)
+    report.write_per_image_csv(tmp_path / "per_image.csv", images)
+    without = report.read_per_image_csv(tmp_path / "per_image.csv")
+    assert all(math.isnan(image.stray) for image in without)
+    report.write_conditions_csv(tmp_path / report.CONDITIONS, images)
+    for image, read in zip(
+        images, report.read_per_image_csv(tmp_path / "per_image.csv"), strict=True
+    ):
+        assert (read.id, read.count_pred) == (image.id, image.count_pred)
+        assert (read.stray, read.brightness) == (image.stray, image.brightness)
+        assert read.spacing == image.spacing or math.isnan(read.spacing) == math.isnan(image.spacing)
+
+
+def test_errors_by_light_and_distance(page_text, tmp_path):
+    words = " ".join(_Page(page_text).words)
+    assert "Where counts go wrong" in words
+    for part in ("dark", "bright", "close together", "far apart", "100.0 to 109.0", "120.0 to 129.0"):
+        assert part in words, part
+    few = _write(tmp_path / "r.html", images=_images(5))
+    assert "Where counts go wrong" not in few
 
 
 def test_json(tmp_path):

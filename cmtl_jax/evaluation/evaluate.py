@@ -102,6 +102,7 @@ class Evaluator:
             self._groups(people),
             None if logits is None else int(logits.argmax()),
             ground_truth.count(self._rule, self._pictures.original(position)),
+            picture.image,
         )
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,18 @@ from PIL import Image
 
 from cmtl_jax import work_folder
 from cmtl_jax.evaluation import plots
-from cmtl_jax.metrics import MAP_QUALITY_CONVENTION, ImageMetrics, error_by_density, whole
+from cmtl_jax.metrics import (
+    MAP_QUALITY_CONVENTION,
+    ImageMetrics,
+    error_by_density,
+    error_by_thirds,
+    whole,
+)
 from cmtl_jax.prediction import overlay
 
 CSV_HEADER = ("id", "count_true", "count_pred", "error", "group_true", "group_pred")
+CONDITIONS = "conditions.csv"  # beside it: what the errors may come from
+_CONDITIONS = ("stray", "brightness", "spacing")
 
 _TRIPTYCH_SIDE = 560
 
@@ -122,6 +131,7 @@ def write_report(
         figures=_figures(images),
         curve=_themed(plots.learning_curve, curve) if curve else None,
         bins=error_by_density(images),
+        conditions=_conditions(images),
         triptychs=[_show(triptych) for triptych in triptychs],
         unit=overlay.UNIT,
         gradient=", ".join(overlay.color_stops(9)),
@@ -149,20 +159,43 @@ def write_per_image_csv(
     work_folder.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
+def write_conditions_csv(path: str | os.PathLike, images: Sequence[ImageMetrics]) -> None:
+    """Writes `stray`, `brightness` and `spacing` of each picture; what is not known is empty.
+
+    The file appears in a single step.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", *_CONDITIONS))
+    for image in images:
+        values = (getattr(image, name) for name in _CONDITIONS)
+        writer.writerow((image.id, *(x if math.isfinite(x) else "" for x in values)))
+    work_folder.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
 def read_per_image_csv(path: str | os.PathLike) -> list[ImageMetrics]:
-    """What `write_per_image_csv` wrote; GAME and the quality of the maps, not among it, are NaN.
+    """What `write_per_image_csv` wrote, with what `write_conditions_csv` put beside it, if it did.
+
+    GAME and the quality of the maps, not among it, are NaN.
 
     Raises:
       OSError, ValueError, KeyError, TypeError: It is missing or damaged.
     """
+    conditions = pathlib.Path(path).with_name(CONDITIONS)
+    known = {row["id"]: row for row in _rows(conditions)} if conditions.exists() else {}
+    return [_image(row, known.get(row["id"], {})) for row in _rows(path)]
+
+
+def _rows(path: str | os.PathLike) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [_image(row) for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
-def _image(row: Mapping[str, str]) -> ImageMetrics:
+def _image(row: Mapping[str, str], conditions: Mapping[str, str]) -> ImageMetrics:
     groups = (int(row[name]) if row[name] else None for name in ("group_true", "group_pred"))
     true, pred = whole(float(row["count_true"])), float(row["count_pred"])
-    return ImageMetrics(row["id"], true, pred, *groups, game=(math.nan,) * 4)
+    more = {name: float(conditions[name]) for name in _CONDITIONS if conditions.get(name)}
+    return ImageMetrics(row["id"], true, pred, *groups, game=(math.nan,) * 4, **more)
 
 
 def write_metrics_json(path: str | os.PathLike, metrics: Mapping[str, Any]) -> None:
@@ -277,6 +310,19 @@ def _figures(images: Sequence[ImageMetrics]) -> list[dict]:
             ("Distribution of errors", plots.error_histogram),
         )
     ]
+
+
+def _conditions(images: Sequence[ImageMetrics]) -> list[dict]:
+    """Errors by thirds of the pictures, for the conditions that are known."""
+    found = []
+    for quantity, title, names in (
+        ("brightness", "grey level", ("dark", "neither dark nor bright", "bright")),
+        ("spacing", "heads apart by", ("close together", "neither", "far apart")),
+    ):
+        thirds = error_by_thirds(images, quantity)
+        if thirds:
+            found.append({"title": title, "thirds": list(zip(names, thirds, strict=True))})
+    return found
 
 
 def _show(triptych: Triptych) -> dict:

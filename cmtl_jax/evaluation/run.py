@@ -15,7 +15,7 @@ import numpy as np
 
 from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
-from cmtl_jax.evaluation import evaluate, ground_truth, report
+from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.patches import Patches
@@ -99,6 +99,7 @@ def evaluate_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
         report.write_per_image_csv(folder / "per_image.csv", images)
+        report.write_conditions_csv(folder / report.CONDITIONS, images)
         report.write_report(
             folder / "report.html",
             title=f"{data.name}, {split}",
@@ -237,16 +238,12 @@ def _triptychs(
     pictures: Pictures | ResizedPictures,
     images: list[ImageMetrics],
 ) -> list[report.Triptych]:
-    """The best and the worst pictures, counted once more on one device for their maps."""
-    errors = np.array([abs(image.count_pred - image.count_true) for image in images])
-    number = min(config.eval.triptychs, len(images))
-    worst = errors.argsort(kind="stable")[::-1][: number - number // 2].tolist()
-    best = [i for i in errors.argsort(kind="stable").tolist() if i not in worst][: number // 2]
+    """The pictures to show, counted once more on one device for their maps."""
     single = Parallel("jit", jax.local_devices()[:1])
     step = single.eval_step(evaluate.make_eval_step(trained.model))
     params = single.replicate(trained.params)
     shown = []
-    for note, positions in (("largest errors", worst), ("smallest errors", best)):
+    for note, positions in shown_pictures.choose(images, config.eval.triptychs).items():
         for position in positions:
             picture = pictures[position]
             height, width = picture.image.shape[:2]
@@ -254,9 +251,7 @@ def _triptychs(
             shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
             # Multiples of 64 keep the number of programs small.
             shape = (-(-height // 64) * 64, -(-width // 64) * 64)
-            batch = collate(
-                [crop], [0], shape, 1, mean=config.input.mean, std=config.input.std
-            )
+            batch = collate([crop], [0], shape, 1, mean=config.input.mean, std=config.input.std)
             density = single.local(step(params, batch)).density[0, :height, :width, 0]
             shown.append(
                 report.Triptych(
