@@ -58,6 +58,11 @@ def base() -> ml_collections.ConfigDict:
     i.scale = 1.0  # of the pictures' sides, before anything else; counts and maps keep their sums
     i.contrast = 0.0  # standard deviation that each picture is brought to after that; 0: as it is
     i.detail = 0.0  # level that its fine detail is brought to after that (detail.py); 0: as it is
+    # Pictures whose people are counted as standing less than so many pixels apart (head_spacing.py,
+    # on the map that the network gives) are counted once more at sides times close_scale, and both
+    # maps averaged: far rows of dense crowds lose their heads where sides shrink. 0: never.
+    i.close = 0.0
+    i.close_scale = 1.0
     i.resize = "none"  # none | multiple_of_4 (authors' code): whole pictures, bilinear, downwards
 
     p = c.crop = ml_collections.ConfigDict()
@@ -290,13 +295,13 @@ _AT_LEAST_ONE = (
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
-    "input.contrast", "input.detail", "augment.noise_level", "augment.brightness", "augment.zoom",
+    "input.contrast", "input.detail", "input.close", "augment.noise_level", "augment.brightness", "augment.zoom",
     "loss.group_weight", "loss.block_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
     "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (
-    "density.sigma", "input.scale", "input.std", "loss.density_scale", "optimizer.learning_rate",
+    "density.sigma", "input.scale", "input.close_scale", "input.std", "loss.density_scale", "optimizer.learning_rate",
     "optimizer.eps",
 )  # fmt: skip
 
@@ -361,6 +366,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= value(key) <= 1, key, "between 0 and 1")
     for key in _BELOW_ONE:
         require(0 <= value(key) < 1, key, "at least 0 and below 1")
+    if config.input.close:
+        holds = config.input.resize == "none"
+        require(holds, "input.close", "0 unless config.input.resize is none")
     if config.crop.stored:
         holds = config.augment.zoom == 0
         require(holds, "augment.zoom", "0 with crop.stored, whose patches are cut once")

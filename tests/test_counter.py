@@ -7,12 +7,18 @@ import sys
 import jax
 import numpy as np
 import pytest
+import small_run
 from PIL import Image
 from work_folders import STEP, untrained
 
 import cmtl_jax
+from cmtl_jax import head_spacing
 from cmtl_jax.errors import UserError
+from cmtl_jax.evaluation import run as evaluation
+from cmtl_jax.evaluation.report import read_per_image_csv
+from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import normalise
+from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import counter as counter_lib
 from cmtl_jax.prediction.tiles import HALO, best_shape, tiles
 
@@ -95,6 +101,54 @@ def test_batch_is_one_at_a_time(counter, tmp_path):
     assert counter.batch([]) == []
     with pytest.raises(ValueError, match="at least 1"):
         counter.batch(pictures, batch_size=0)
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """Counts at half the sides, and where people stand close once more at 0.75 of them."""
+    seen = {"scale": 0.5, "close": 5.0, "close_scale": 0.75, "contrast": 60.0}
+    return cmtl_jax.load(untrained(tmp_path_factory.mktemp("twice"), seen=seen))
+
+
+def apart(monkeypatch, pixels):
+    """Every map says that people stand so many pixels apart."""
+    monkeypatch.setattr(head_spacing, "head_spacing", lambda density: pixels)
+
+
+def test_where_people_stand_close_a_second_look_is_averaged(twice, monkeypatch):
+    picture = grey(61, 83)
+    looks = []
+    for scale in (0.5, 0.75):
+        config = twice.trained.config.copy_and_resolve_references()
+        config.input.update(scale=scale, close=0.0)
+        alone = dataclasses.replace(twice.trained, config=config)
+        looks.append(counter_lib.Counter(alone, Parallel("jit", jax.devices()[:1]))(picture))
+    assert abs(looks[0].count / looks[1].count - 1) > 0.05
+    apart(monkeypatch, 4.9)
+    found = twice(picture)
+    assert found.count == pytest.approx((looks[0].count + looks[1].count) / 2, rel=1e-6)
+    assert found.density.shape == (61, 83)
+    same(twice.batch([picture, picture])[1], found)
+    for pixels in (5.0, None):  # not closer, and too few people to say
+        apart(monkeypatch, pixels)
+        same(twice(picture), looks[0])
+
+
+def test_evaluation_looks_twice_as_counting_does(twice, tmp_path, monkeypatch):
+    config = small_run.config(tmp_path, init_from=twice.trained.source, eval__triptychs=3)
+    data = data_lib.load(config)
+    pictures = data.pictures("test")
+    counts = {}
+    for pixels in (4.0, 6.0):
+        apart(monkeypatch, pixels)
+        result = evaluation.evaluate_checkpoint(config, tmp_path / str(pixels))
+        table = tmp_path / str(pixels) / "eval" / "synthetic-test" / "per_image.csv"
+        counts[pixels] = {image.id: image.count_pred for image in read_per_image_csv(table)}
+        for i in range(len(pictures)):
+            expected = twice(pictures[i].image).count
+            assert counts[pixels][pictures[i].id] == pytest.approx(expected, rel=1e-5)
+        assert "once more at sides times 0.75" in result["protocol"]["pictures"]
+    assert counts[4.0] != counts[6.0]
 
 
 @pytest.fixture

@@ -42,9 +42,13 @@ def kept_logging():
         root.handlers[:], root.level = before
 
 
-def untrained(workdir: pathlib.Path, **model) -> pathlib.Path:
-    """A work folder whose checkpoint holds random weights; `model` sets keys of config.model."""
+def untrained(workdir: pathlib.Path, *, seen: dict | None = None, **model) -> pathlib.Path:
+    """A work folder whose checkpoint holds random weights.
+
+    `seen` sets keys of config.input, `model` of config.model.
+    """
     config = base_config.base()
+    config.input.update(seen or {})
     config.name = config.dataset.name = "synthetic"
     config.model.update(model)
     params = random_params(trained_model.build_model(config), config.input.channels)

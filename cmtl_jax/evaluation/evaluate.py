@@ -1,7 +1,7 @@
 """Evaluation of whole pictures, each exactly once at any batch size and number of devices."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import ml_collections
 import numpy as np
@@ -39,10 +39,23 @@ class Evaluator:
         groups: CountGroups,
         parallel: Parallel,
         passes: int = 1,
+        second_look: Callable[[np.ndarray, Callable[[], np.ndarray]], np.ndarray] | None = None,
     ):
-        """All pictures will be counted `passes` times, which programs may pay off in."""
+        """Sets the evaluation up.
+
+        Args:
+            model: the network.
+            config: of the run.
+            pictures: to count.
+            groups: count groups.
+            parallel: devices.
+            passes: times that all pictures will be counted, which programs may pay off in.
+            second_look: `Counter.second_look` of the weights that are evaluated; pictures are then
+                `Pictures`. None: each is counted once, as in the validations of a training.
+        """
         self._config, self._pictures, self._groups = config, pictures, groups
         self._parallel, self._passes = parallel, passes
+        self._second_look = second_look
         self._step = parallel.eval_step(make_eval_step(model))
         self._rule = config.eval.ground_truth
         if isinstance(pictures, Patches) and self._rule.startswith("reference"):
@@ -92,11 +105,14 @@ class Evaluator:
     def _measure(self, position: int, density: np.ndarray, logits: np.ndarray | None):
         picture = self._pictures[position]
         height, width = picture.image.shape[:2]
+        density = density[:height, :width]
+        if self._second_look:
+            density = self._second_look(density, lambda: self._pictures.pixels(position))
         by_density = self._config.groups.count == "density"
         people = picture.density.sum(dtype=np.float64) if by_density else len(picture.points)
         return metrics_lib.measure(
             picture.id,
-            density[:height, :width],
+            density,
             picture.points,
             picture.density,
             self._groups(people),

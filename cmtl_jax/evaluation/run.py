@@ -21,9 +21,10 @@ from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.resize import ResizedPictures
-from cmtl_jax.input_pipeline.seen import Seen
+from cmtl_jax.input_pipeline.seen import Seen, closer_text
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
+from cmtl_jax.prediction.counter import Counter
 from cmtl_jax.trained_model import TrainedModel
 
 GROUP_CROPS = 4  # of each picture, that the accuracy of count groups is taken from
@@ -75,7 +76,17 @@ def evaluate_checkpoint(
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
-    evaluator = evaluate.Evaluator(trained.model, used, pictures, trained.groups, parallel)
+    counter = None
+    if used.input.close:
+        single = Parallel("jit", jax.local_devices()[:1])
+        alone = dataclasses.replace(
+            trained, params=single.replicate(parallel.host(trained.params)), config=used
+        )
+        counter = Counter(alone, single)
+    evaluator = evaluate.Evaluator(
+        trained.model, used, pictures, trained.groups, parallel,
+        second_look=counter and counter.second_look,
+    )  # fmt: skip
     images = evaluator(trained.params, progress=parallel.process_index == 0)
     if not trained.groups.edges:  # a released file does not say them
         images = [dataclasses.replace(image, group_true=None) for image in images]
@@ -106,7 +117,7 @@ def evaluate_checkpoint(
             metrics=result,
             protocol=result["protocol"],
             images=images,
-            triptychs=_triptychs(used, trained, pictures, images),
+            triptychs=_triptychs(used, trained, pictures, images, counter),
             curve=work_folder.read_jsonl(pathlib.Path(source) / "metrics.jsonl") or None,
         )
         logging.info(
@@ -161,7 +172,7 @@ def protocol(
         picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":
         picked = f"step {trained.step}"
-    seen = Seen.of(config.input).text()
+    seen = ", ".join(filter(None, (Seen.of(config.input).text(), closer_text(config.input))))
     return {
         "data set": data.name,
         "split": split,
@@ -237,6 +248,7 @@ def _triptychs(
     trained: TrainedModel,
     pictures: Pictures | ResizedPictures,
     images: list[ImageMetrics],
+    counter: Counter | None,
 ) -> list[report.Triptych]:
     """The pictures to show, counted once more on one device for their maps."""
     single = Parallel("jit", jax.local_devices()[:1])
@@ -253,6 +265,8 @@ def _triptychs(
             shape = (-(-height // 64) * 64, -(-width // 64) * 64)
             batch = collate([crop], [0], shape, 1, mean=config.input.mean, std=config.input.std)
             density = single.local(step(params, batch)).density[0, :height, :width, 0]
+            if counter:
+                density = counter.second_look(density, lambda at=position: pictures.pixels(at))
             shown.append(
                 report.Triptych(
                     picture.id,

@@ -50,3 +50,18 @@ class Seen:
         if self.detail:
             parts.append(f"fine detail brought to level {self.detail:g}")
         return ", ".join(parts)
+
+
+def closer(settings: ml_collections.ConfigDict) -> Seen:
+    """The same at the scale of config.input.close_scale, for a second look."""
+    return dataclasses.replace(Seen.of(settings), scale=settings.close_scale)
+
+
+def closer_text(settings: ml_collections.ConfigDict) -> str:
+    """For people, what config.input.close does; empty if nothing."""
+    if not settings.close:
+        return ""
+    return (
+        f"those whose people are counted less than {settings.close:g} pixels apart once more at "
+        f"sides times {settings.close_scale:g}, maps averaged"
+    )

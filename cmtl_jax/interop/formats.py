@@ -58,15 +58,14 @@ def _check_halved(
     kept = trained_model.restore(path, parallel)
     config = kept.config.copy_and_resolve_references()
     # The program is given pictures as they are to be seen.
-    config.input.update(scale=1.0, contrast=0.0, detail=0.0)
+    config.input.update(scale=1.0, contrast=0.0, detail=0.0, close=0.0)
     count = Counter(dataclasses.replace(kept, config=config), parallel)
 
     def program(picture: np.ndarray) -> tuple[np.ndarray, float]:
         result = count(picture)
         return result.density, result.count
 
-    whole = dataclasses.replace(trained, params=parallel.replicate(trained.params))
-    parity.check(path, program, Counter(whole, parallel), pictures, halved=True)
+    parity.check(path, program, _looking_once(trained, parallel), pictures, halved=True)
 
 
 def _stablehlo(config: ml_collections.ConfigDict, trained: TrainedModel) -> Writer:
@@ -101,13 +100,18 @@ def _checked(
         except OSError as error:
             raise UserError(f"cannot write {path}: {error}; make room or choose another") from error
         single = Parallel("jit", jax.local_devices()[:1], precision=precision)
-        counter = Counter(
-            dataclasses.replace(trained, params=single.replicate(trained.params)), single
-        )
-        report = parity.check(path, program(path), counter, pictures)
+        report = parity.check(path, program(path), _looking_once(trained, single), pictures)
         return f"It counts as they do; {report} says on which pictures, and how exactly."
 
     return write
+
+
+def _looking_once(trained: TrainedModel, parallel: Parallel) -> Counter:
+    """A counter that is the network alone, as an exported program is."""
+    config = trained.config.copy_and_resolve_references()
+    config.input.close = 0.0
+    params = parallel.replicate(trained.params)
+    return Counter(dataclasses.replace(trained, params=params, config=config), parallel)
 
 
 def _pictures(config: ml_collections.ConfigDict) -> list[pathlib.Path]:

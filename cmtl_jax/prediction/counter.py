@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from cmtl_jax import head_spacing
 from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise
-from cmtl_jax.input_pipeline.seen import Seen
+from cmtl_jax.input_pipeline.seen import Seen, closer
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import group_passes
 from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
@@ -57,9 +58,9 @@ class Count:
 class Counter:
     """Counts people with trained weights; several threads may share one.
 
-        counter = cmtl_jax.load("runs/sha-recommended")
-        result = counter("photo.jpg")
-        result.count, result.density, result.overlay()
+    counter = cmtl_jax.load("runs/sha-recommended")
+    result = counter("photo.jpg")
+    result.count, result.density, result.overlay()
     """
 
     def __init__(self, trained: TrainedModel, parallel: Parallel):
@@ -127,6 +128,24 @@ class Counter:
             self._result(original, densities[i] if i in densities else self._alone(images[i]))
             for i, original in enumerate(originals)
         ]
+
+    def second_look(self, density: np.ndarray, picture: Callable[[], np.ndarray]) -> np.ndarray:
+        """Averages a map with that of a closer look, where people stand close (config.input.close).
+
+        Args:
+            density: [h, w], people per pixel, of the picture as the network saw it.
+            picture: gives the picture itself, uint8 [H, W, C]; called if it is needed.
+
+        Returns:
+            float32 [h, w]: a new map, or the one given.
+        """
+        if not self._input.close:
+            return density
+        apart = head_spacing.head_spacing(density)
+        if apart is None or apart >= self._input.close:
+            return density
+        again = self._alone(closer(self._input).image(picture()))
+        return (density + resize.density(again, density.shape)) / 2
 
     def _read(self, picture: Picture) -> np.ndarray:
         channels = self._input.channels
@@ -225,7 +244,7 @@ class Counter:
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
-        density = resize.density(density, image.shape[:2])
+        density = resize.density(self.second_look(density, lambda: image), image.shape[:2])
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
         return Count(count, density, shown, self.trained.source)
