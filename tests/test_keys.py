@@ -28,6 +28,7 @@ from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.models.output import CmtlOutput
 from cmtl_jax.parallel import Parallel
+from cmtl_jax.prediction.counter import Counter
 from cmtl_jax.training import loop, train
 from cmtl_jax.training import steps as steps_lib
 from cmtl_jax.training.writers import NoWriter
@@ -45,6 +46,7 @@ LOSSES = {"density loss", "block loss", "total loss"}
 STAGES = WHOLE | CROPS | GROUPS | NETWORK | {
     "head points", "density maps", "pictures", "held-out pictures", "crop sizes", "density loss",
     "group loss", "block loss", "total loss", "update", "averaging", "length", "ground truth",
+    "second look",
 }  # fmt: skip
 
 
@@ -78,6 +80,8 @@ KEYS = (
         "crop images"}),
     Key("input.detail", (0.0, 36.0), {"pictures", "test pictures", "validation images",
         "crop images"}),
+    Key("input.close", (0.0, 5.5), {"second look"}),
+    Key("input.close_scale", (1.0, 0.75), {"second look"}, given={"input.close": 5.5}),
     Key("input.resize", ("none", "multiple_of_4"), WHOLE),
     # The network. The group head does not reach the density, unless prior_fusion says so.
     Key("model.name", ("cmtl", "single_stage", "mcnn"), NETWORK - LOGITS, LOGITS),
@@ -388,9 +392,24 @@ def stages(config, workdir) -> dict[str, str]:
         "update": update(run.optimizer),
         "averaging": (*run.averaging, run.state.ema is None),
         "length": (run.steps, [len(batch.weight) for batch in run.batches]),
+        "second look": second_look(config, data.pictures("test").pixels(0)),
     }  # fmt: skip
     assert found.keys() == STAGES
     return {name: fingerprint(value) for name, value in found.items()}
+
+
+def second_look(config, pixels) -> list:
+    """What is seen of a picture whose people seem to stand 5 pixels apart, beside the first look."""
+    counter, looked = Counter.__new__(Counter), []
+    counter._input = config.input
+
+    def alone(image):
+        looked.append(image)
+        return np.zeros(image.shape[:2], np.float32)
+
+    counter._alone = alone
+    counter.second_look(np.full((80, 80), 1 / 25, np.float32), lambda: pixels)
+    return looked
 
 
 def fingerprint(tree) -> str:
