@@ -237,7 +237,7 @@ def data_dir() -> pathlib.Path:
 
 
 def raw_dir(data_set: str) -> str | None:
-    """Where the raw data of a data set lies unless a config says; None where it has no such place."""
+    """Where the raw data of a data set lies unless a config says; None if it has no such place."""
     folder = _RAW_FOLDERS.get(data_set)
     return folder and str(data_dir() / folder)
 
@@ -295,14 +295,14 @@ _AT_LEAST_ONE = (
 
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
-    "input.contrast", "input.detail", "input.close", "augment.noise_level", "augment.brightness", "augment.zoom",
-    "loss.group_weight", "loss.block_weight", "optimizer.warmup_steps", "optimizer.grad_clip",
-    "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
+    "input.contrast", "input.detail", "input.close", "augment.noise_level", "augment.brightness",
+    "augment.zoom", "loss.group_weight", "loss.block_weight", "optimizer.warmup_steps",
+    "optimizer.grad_clip", "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (
-    "density.sigma", "input.scale", "input.close_scale", "input.std", "loss.density_scale", "optimizer.learning_rate",
-    "optimizer.eps",
+    "density.sigma", "input.scale", "input.close_scale", "input.std", "loss.density_scale",
+    "optimizer.learning_rate", "optimizer.eps",
 )  # fmt: skip
 
 _FRACTIONS = ("augment.flip", "augment.noise", "augment.contrast", "augment.sharpness")

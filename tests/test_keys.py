@@ -399,7 +399,7 @@ def stages(config, workdir) -> dict[str, str]:
 
 
 def second_look(config, pixels) -> list:
-    """What is seen of a picture whose people seem to stand 5 pixels apart, beside the first look."""
+    """What a second look sees of a picture whose people seem to stand 5 pixels apart."""
     counter, looked = Counter.__new__(Counter), []
     counter._input = config.input
 

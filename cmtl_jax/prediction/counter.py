@@ -58,9 +58,9 @@ class Count:
 class Counter:
     """Counts people with trained weights; several threads may share one.
 
-    counter = cmtl_jax.load("runs/sha-recommended")
-    result = counter("photo.jpg")
-    result.count, result.density, result.overlay()
+        counter = cmtl_jax.load("runs/sha-recommended")
+        result = counter("photo.jpg")
+        result.count, result.density, result.overlay()
     """
 
     def __init__(self, trained: TrainedModel, parallel: Parallel):

@@ -311,6 +311,7 @@ class _Run:
         flat = [
             {"input.mean": c.input.mean, "input.std": c.input.std, "input.scale": c.input.scale,
              "input.contrast": c.input.contrast, "input.detail": c.input.detail,
+             "input.close": c.input.close,
              "loss.density_scale": c.loss.density_scale}
             for c in (before, self.config)
         ]  # fmt: skip
