@@ -68,6 +68,15 @@ def run(tmp_path):
     return dataclasses.replace(weights, source=str(folder)), file
 
 
+def test_all_data_that_was_trained_on_is_cited(run, tmp_path):
+    weights, file = run
+    weights.about.update(data="ucf_cc_50-fold_1, shanghaitech-part_a, empty_scenes")
+    card.write(tmp_path / "ucf.md", weights, file)
+    text = (tmp_path / "ucf.md").read_text()
+    for authors in ("V. A. Sindagi", "H. Idrees", "Y. Zhang"):
+        assert text.count(f"- {authors}") == 1, authors
+
+
 def test_what_a_card_says(run, tmp_path):
     weights, file = run
     card.write(tmp_path / "shb.md", weights, file)

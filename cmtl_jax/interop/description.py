@@ -38,7 +38,10 @@ def citations(trained: TrainedModel) -> list[str]:
     """Papers of the network and of the pictures it was trained on, where these are known."""
     model = "mcnn" if trained.config.model.name == "mcnn" else "cmtl"
     papers = [MODELS[model]]
-    papers += [text for name, text in _DATA.items() if trained.about["data"].startswith(name)]
+    data = [one.strip() for one in trained.about["data"].split(",")]  # the extra ones follow
+    papers += [
+        text for name, text in _DATA.items() if any(one.startswith(name) for one in data)
+    ]
     return list(dict.fromkeys(papers))
 
 
