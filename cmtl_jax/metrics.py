@@ -58,9 +58,10 @@ class ImageMetrics:
       ssim: See `psnr_ssim`; NaN where undefined.
       stray: People counted in those of GAME(3)'s 8x8 cells that no head lies in; NaN where it is
         not known.
-      brightness: Mean grey level of the picture, 0..255; NaN where it is not known.
-      spacing: Median distance from a head to the nearest other, in pixels of the picture as the
-        network sees it; NaN with fewer than two heads, or where it is not known.
+      brightness: Mean grey level, 0..255, of the picture as the network sees it; NaN where it is
+        not known.
+      spacing: Median distance from a head to the nearest other, in pixels of the same; NaN with
+        fewer than two heads, or where it is not known.
     """
 
     id: str

@@ -272,6 +272,7 @@ def test_error_by_density_takes_every_picture_once():
         assert b.bias == pytest.approx(np.mean([i.error for i in inside]))
     assert [b.low for b in bins] == sorted(b.low for b in bins)
     assert bins[0].label == "0"
+    assert metrics.error_by_density([]) == []
 
 
 def test_thirds_are_ordered_and_take_every_picture_once():
@@ -305,7 +306,6 @@ def test_few_pictures_have_no_thirds():
     assert len(metrics.error_by_thirds(images, "spacing")) == 3
     assert metrics.error_by_thirds(images[1:], "spacing") == []
     assert metrics.error_by_thirds(images, "brightness") == []
-    assert metrics.error_by_density([]) == []
 
 
 def test_authors_maps_against_their_points(shared):

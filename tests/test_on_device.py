@@ -131,13 +131,7 @@ def test_a_store_has_every_pixel_once():
         assert np.array_equal(made.image[start : start + h * w].reshape(h, w, 1), pictures[i].image)
 
 
-# The network is another test's; the smaller one compiles in less than half the time.
-SMALL = {
-    "parallel": "pmap",
-    "augment__zoom": 0.3,
-    "train__log_every": 1,
-    "model__name": "single_stage",
-}
+SMALL = {"parallel": "pmap", "augment__zoom": 0.3, "train__log_every": 1}
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_conditions_beside_the_csv(tmp_path):
     ):
         assert (read.id, read.count_pred) == (image.id, image.count_pred)
         assert (read.stray, read.brightness) == (image.stray, image.brightness)
-        assert read.spacing == image.spacing or math.isnan(read.spacing) == math.isnan(image.spacing)
+        assert read.spacing == pytest.approx(image.spacing, rel=0, abs=0, nan_ok=True)
 
 
 def test_errors_by_light_and_distance(page_text, tmp_path):

@@ -17,7 +17,6 @@ from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
 from cmtl_jax.input_pipeline import data as data_lib
-from cmtl_jax.input_pipeline.batch import Crop, collate
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.resize import ResizedPictures
@@ -76,17 +75,12 @@ def evaluate_checkpoint(
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
-    counter = None
-    if used.input.close:
-        single = Parallel("jit", jax.local_devices()[:1])
-        alone = dataclasses.replace(
-            trained, params=single.replicate(parallel.host(trained.params)), config=used
-        )
-        counter = Counter(alone, single)
+    single = Parallel("jit", jax.local_devices()[:1], precision=config.matmul_precision)
+    alone = dataclasses.replace(trained, params=single.replicate(parallel.host(trained.params)))
+    counter = Counter(alone, single)
     evaluator = evaluate.Evaluator(
-        trained.model, used, pictures, trained.groups, parallel,
-        second_look=counter and counter.second_look,
-    )  # fmt: skip
+        trained.model, used, pictures, trained.groups, parallel, second_look=counter.second_look
+    )
     images = evaluator(trained.params, progress=parallel.process_index == 0)
     if not trained.groups.edges:  # a released file does not say them
         images = [dataclasses.replace(image, group_true=None) for image in images]
@@ -117,7 +111,7 @@ def evaluate_checkpoint(
             metrics=result,
             protocol=result["protocol"],
             images=images,
-            triptychs=_triptychs(used, trained, pictures, images, counter),
+            triptychs=_triptychs(config.eval.triptychs, counter, pictures, images),
             curve=work_folder.read_jsonl(pathlib.Path(source) / "metrics.jsonl") or None,
         )
         logging.info(
@@ -244,29 +238,17 @@ def _brightness(pictures: Pictures) -> np.ndarray:
 
 
 def _triptychs(
-    config: ml_collections.ConfigDict,
-    trained: TrainedModel,
-    pictures: Pictures | ResizedPictures,
-    images: list[ImageMetrics],
-    counter: Counter | None,
+    number: int, counter: Counter, pictures: Pictures | ResizedPictures, images: list[ImageMetrics]
 ) -> list[report.Triptych]:
-    """The pictures to show, counted once more on one device for their maps."""
-    single = Parallel("jit", jax.local_devices()[:1])
-    step = single.eval_step(evaluate.make_eval_step(trained.model))
-    params = single.replicate(trained.params)
+    """The pictures to show, counted once more for their maps."""
     shown = []
-    for note, positions in shown_pictures.choose(images, config.eval.triptychs).items():
+    for note, positions in shown_pictures.choose(images, number).items():
         for position in positions:
             picture = pictures[position]
-            height, width = picture.image.shape[:2]
-            crop = Crop(picture.image, picture.density, picture.points)
             shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
-            # Multiples of 64 keep the number of programs small.
-            shape = (-(-height // 64) * 64, -(-width // 64) * 64)
-            batch = collate([crop], [0], shape, 1, mean=config.input.mean, std=config.input.std)
-            density = single.local(step(params, batch)).density[0, :height, :width, 0]
-            if counter:
-                density = counter.second_look(density, lambda at=position: pictures.pixels(at))
+            density = counter.density_of_seen(
+                picture.image, lambda at=position: pictures.pixels(at)
+            )
             shown.append(
                 report.Triptych(
                     picture.id,

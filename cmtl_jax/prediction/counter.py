@@ -129,6 +129,15 @@ class Counter:
             for i, original in enumerate(originals)
         ]
 
+    def density_of_seen(self, seen: np.ndarray, picture: Callable[[], np.ndarray]) -> np.ndarray:
+        """Density map float32 [h, w] of a picture [h, w, C] as the weights want to see it.
+
+        Args:
+            seen: grey levels or colours 0..255.
+            picture: gives the picture itself, for a second look.
+        """
+        return self.second_look(self._alone(seen), picture)
+
     def second_look(self, density: np.ndarray, picture: Callable[[], np.ndarray]) -> np.ndarray:
         """Averages a map with that of a closer look, where people stand close (config.input.close).
 
