@@ -44,6 +44,7 @@ def block_loss(
     weight: jax.Array,
     *,
     side: int,
+    linear: float = 0.0,
     scale: float = 1.0,
     reduction: str = "mean",
 ) -> SumCount:
@@ -53,12 +54,16 @@ def block_loss(
     within a few pixels heads lie, which no count depends on; here such errors cancel out. The idea
     is that of DSNet's multi-scale density level consistency loss (Dai et al., 2019).
 
+    Squares are ruled by the few blocks of the densest crowds. With `linear`, the loss is a
+    pseudo-Huber one: the square of small errors, proportional to large ones.
+
     Args:
         predicted: float32 [B, H, W, 1], people per pixel, 0 outside size.
         target: the same of the ground truth.
         size: int32 [B, 2], valid height and width.
         weight: float32 [B], 0 for fillers.
         side: of a block, pixels; blocks begin at the upper left corner.
+        linear: people in a block from which on errors count linearly; 0: never.
         scale: both maps are multiplied by it.
         reduction: as for density_loss.
     """
@@ -68,8 +73,11 @@ def block_loss(
     )
     rows, columns = (n // side for n in error.shape[1:])
     blocks = error.reshape(-1, rows, side, columns, side).sum(axis=(2, 4)) / side
-    squared = jnp.square(blocks).sum(axis=(1, 2))
-    return SumCount((weight * squared).sum(), _density_count(size, weight, reduction))
+    each = jnp.square(blocks)
+    if linear:
+        bend = linear * scale / side
+        each = each * 2 / (1 + jnp.sqrt(1 + each / bend**2))
+    return SumCount((weight * each.sum(axis=(1, 2))).sum(), _density_count(size, weight, reduction))
 
 
 def _density_count(size: jax.Array, weight: jax.Array, reduction: str) -> jax.Array:

@@ -102,6 +102,7 @@ KEYS = (
     Key("loss.density_scale", (100.0, 1.0), LOSSES | DENSITY),
     Key("loss.block_weight", (32.0, 8.0, 0.0), {"total loss"}, {"block loss"}),  # 0: without
     Key("loss.block_side", (4, 2), {"block loss", "total loss"}),
+    Key("loss.block_linear", (0.3, 0.0), {"block loss", "total loss"}),
     # Crowd-count groups.
     Key("groups.count", ("points", "density"), {"group edges"}, {"crop groups", "class weights"},
         {"groups.binning": "uniform"}),

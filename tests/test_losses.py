@@ -62,6 +62,27 @@ def test_blocks_of_one_pixel_are_the_density_loss():
     )
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_large_block_errors_count_linearly(scale):
+    block = np.zeros((1, 4, 4, 1), np.float32)
+    block[0, 2:, 2:] = 1 / 4
+
+    def loss(people, linear):
+        """Of so many people too many in one block of 2x2."""
+        return losses.block_loss(
+            people * block, 0 * block, jnp.array([[4, 4]]), jnp.ones(1),
+            side=2, scale=scale, linear=linear,
+        ).sum  # fmt: skip
+
+    np.testing.assert_allclose(loss(0.01, 3.0), loss(0.01, 0.0), rtol=1e-4)
+    # Proportional from far beyond 3 people on, with the slope of the square at 3.
+    slope = (loss(4000.0, 3.0) - loss(3000.0, 3.0)) / 1000
+    np.testing.assert_allclose(slope, 2 * 3 * (scale / 2) ** 2, rtol=1e-3)
+    np.testing.assert_allclose(loss(3.0, 3.0), (2**0.5 - 1) * 2 * (3 * scale / 2) ** 2, rtol=1e-5)
+    gradient = jax.grad(loss)(0.0, 3.0)
+    assert gradient == 0
+
+
 def softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
