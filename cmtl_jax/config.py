@@ -114,8 +114,7 @@ def base() -> ml_collections.ConfigDict:
     s.density_scale = 100.0  # the network's output and the loss are in people per 100 pixels
     s.block_weight = 8.0  # of the loss of people in blocks (ours); 0: without
     s.block_side = 32  # of such a block, pixels
-    # equal | poisson (grows with the people counted there): what a block's error is held against
-    s.block_variance = "equal"
+    s.block_linear = 0.0  # people in a block from which on errors count linearly; 0: never
 
     o = c.optimizer = ml_collections.ConfigDict()
     # adam (paper) | muon (the convolutions' kernels by orthogonalised momentum, all else by Adam)
@@ -280,7 +279,6 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "loss.group_loss": ("softmax_ce", "softmax_bce", "sigmoid_bce"),
     "loss.density_reduction": ("mean", "sum"),
-    "loss.block_variance": ("equal", "poisson"),
     "optimizer.name": ("adam", "muon"),
     "optimizer.schedule": ("constant", "cosine"),
     "eval.split": ("auto", "train", "val", "test"),
@@ -299,8 +297,9 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     "seed", "dataset.val_seed", "dataset.cache_mib", "dataset.num_workers", "crop.stored",
     "input.contrast", "input.detail", "input.close", "augment.noise_level", "augment.brightness",
-    "augment.zoom", "loss.group_weight", "loss.block_weight", "optimizer.warmup_steps",
-    "optimizer.grad_clip", "optimizer.head_factor", "optimizer.weight_decay", "eval.triptychs",
+    "augment.zoom", "loss.group_weight", "loss.block_weight", "loss.block_linear",
+    "optimizer.warmup_steps", "optimizer.grad_clip", "optimizer.head_factor",
+    "optimizer.weight_decay", "eval.triptychs",
 )  # fmt: skip
 
 _POSITIVE = (

@@ -44,7 +44,7 @@ def block_loss(
     weight: jax.Array,
     *,
     side: int,
-    variance: str = "equal",
+    linear: float = 0.0,
     scale: float = 1.0,
     reduction: str = "mean",
 ) -> SumCount:
@@ -54,9 +54,8 @@ def block_loss(
     within a few pixels heads lie, which no count depends on; here such errors cancel out. The idea
     is that of DSNet's multi-scale density level consistency loss (Dai et al., 2019).
 
-    Squares are ruled by the few blocks of the densest crowds, where errors are largest. With the
-    variance of a Poisson distribution each is divided by the people counted there, plus 1: the
-    gradient is then that of the logarithm of the Poisson likelihood of (people + 1), twice.
+    Squares are ruled by the few blocks of the densest crowds. With `linear`, the loss is a
+    pseudo-Huber one: the square of small errors, proportional to large ones.
 
     Args:
         predicted: float32 [B, H, W, 1], people per pixel, 0 outside size.
@@ -64,24 +63,21 @@ def block_loss(
         size: int32 [B, 2], valid height and width.
         weight: float32 [B], 0 for fillers.
         side: of a block, pixels; blocks begin at the upper left corner.
-        variance: that errors are held against: 'equal' in all blocks, or 'poisson'.
+        linear: people in a block from which on errors count linearly; 0: never.
         scale: both maps are multiplied by it.
         reduction: as for density_loss.
     """
-    error = _blocks((predicted - target)[..., 0] * scale, side) / side
-    each = jnp.square(error)
-    if variance == "poisson":
-        counted = jax.lax.stop_gradient(_blocks(predicted[..., 0], side))
-        each /= 1 + jnp.maximum(counted, 0)
+    height, width = predicted.shape[1:3]
+    error = jnp.pad(
+        (predicted - target)[..., 0] * scale, ((0, 0), (0, -height % side), (0, -width % side))
+    )
+    rows, columns = (n // side for n in error.shape[1:])
+    blocks = error.reshape(-1, rows, side, columns, side).sum(axis=(2, 4)) / side
+    each = jnp.square(blocks)
+    if linear:
+        bend = linear * scale / side
+        each = each * 2 / (1 + jnp.sqrt(1 + each / bend**2))
     return SumCount((weight * each.sum(axis=(1, 2))).sum(), _density_count(size, weight, reduction))
-
-
-def _blocks(maps: jax.Array, side: int) -> jax.Array:
-    """Sums of maps [B, H, W] over blocks of side x side: [B, ceil(H / side), ceil(W / side)]."""
-    height, width = maps.shape[1:]
-    maps = jnp.pad(maps, ((0, 0), (0, -height % side), (0, -width % side)))
-    rows, columns = (n // side for n in maps.shape[1:])
-    return maps.reshape(-1, rows, side, columns, side).sum(axis=(2, 4))
 
 
 def _density_count(size: jax.Array, weight: jax.Array, reduction: str) -> jax.Array:

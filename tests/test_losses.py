@@ -63,32 +63,24 @@ def test_blocks_of_one_pixel_are_the_density_loss():
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_blocks_of_poisson_variance_have_the_gradient_of_its_likelihood(scale):
-    side, size, weight = 2, jnp.asarray(SIZE), jnp.array([1.0, 1.0, 0.0])
-    predicted, target = 3 * maps(0), 3 * maps(1)
+def test_large_block_errors_count_linearly(scale):
+    block = np.zeros((1, 4, 4, 1), np.float32)
+    block[0, 2:, 2:] = 1 / 4
 
-    y, x = np.indices((4, 6))
-    block = y // side * 3 + x // side
-
-    def people(density):
-        return jnp.zeros((2, 6)).at[:, block].add(density[:2, ..., 0])
-
-    def likelihood(density):
-        """Of 1 more than there are in each block, without what is constant."""
-        mean = people(density) + 1
-        return ((people(target) + 1) * jnp.log(mean) - mean).sum()
-
-    def loss(density):
+    def loss(people, linear):
+        """Of so many people too many in one block of 2x2."""
         return losses.block_loss(
-            density, target, size, weight, side=side, scale=scale, variance="poisson"
-        ).sum
+            people * block, 0 * block, jnp.array([[4, 4]]), jnp.ones(1),
+            side=2, scale=scale, linear=linear,
+        ).sum  # fmt: skip
 
-    np.testing.assert_allclose(
-        jax.grad(loss)(predicted),
-        jax.grad(likelihood)(predicted) * -2 * (scale / side) ** 2,
-        rtol=1e-4,
-        atol=1e-5 * scale**2,
-    )
+    np.testing.assert_allclose(loss(0.01, 3.0), loss(0.01, 0.0), rtol=1e-4)
+    # Proportional from far beyond 3 people on, with the slope of the square at 3.
+    slope = (loss(4000.0, 3.0) - loss(3000.0, 3.0)) / 1000
+    np.testing.assert_allclose(slope, 2 * 3 * (scale / 2) ** 2, rtol=1e-3)
+    np.testing.assert_allclose(loss(3.0, 3.0), (2**0.5 - 1) * 2 * (3 * scale / 2) ** 2, rtol=1e-5)
+    gradient = jax.grad(loss)(0.0, 3.0)
+    assert gradient == 0
 
 
 def softmax(x):

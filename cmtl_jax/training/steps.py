@@ -34,7 +34,7 @@ class Objective:
         density_scale: see losses.density_loss.
         block_weight: of losses.block_loss; 0: without, as in the paper.
         block_side: see losses.block_loss.
-        block_variance: likewise.
+        block_linear: likewise.
     """
 
     class_weights: jax.Array
@@ -44,7 +44,7 @@ class Objective:
     density_scale: float = _static()
     block_weight: float = _static(default=0.0)
     block_side: int = _static(default=32)
-    block_variance: str = _static(default="equal")
+    block_linear: float = _static(default=0.0)
 
     def __call__(self, output: CmtlOutput, batch: Batch) -> dict[str, SumCount]:
         """The parts of the loss by name.
@@ -56,7 +56,7 @@ class Objective:
         parts = {"density_loss": losses.density_loss(*maps, **measure)}
         if self.block_weight:
             parts["block_loss"] = losses.block_loss(
-                *maps, **measure, side=self.block_side, variance=self.block_variance
+                *maps, **measure, side=self.block_side, linear=self.block_linear
             )
         if output.group_logits is not None:
             parts["group_loss"] = losses.group_loss(

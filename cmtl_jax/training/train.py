@@ -213,7 +213,7 @@ class _Run:
             density_scale=c.loss.density_scale,
             block_weight=c.loss.block_weight,
             block_side=c.loss.block_side,
-            block_variance=c.loss.block_variance,
+            block_linear=c.loss.block_linear,
         )
         self.progress = Progress(
             start=self.start,
