@@ -80,8 +80,8 @@ KEYS = (
         "crop images"}),
     Key("input.detail", (0.0, 36.0), {"pictures", "test pictures", "validation images",
         "crop images"}),
-    Key("input.close", (0.0, 5.5), {"second look"}),
-    Key("input.close_scale", (1.0, 0.75), {"second look"}, given={"input.close": 5.5}),
+    Key("input.close", (0.0, 7.0), {"second look"}),
+    Key("input.close_scale", (1.0, 0.7), {"second look"}, given={"input.close": 7.0}),
     Key("input.resize", ("none", "multiple_of_4"), WHOLE),
     # The network. The group head does not reach the density, unless prior_fusion says so.
     Key("model.name", ("cmtl", "single_stage", "mcnn"), NETWORK - LOGITS, LOGITS),
@@ -100,9 +100,9 @@ KEYS = (
     Key("loss.group_weight", (0.02, 1e-4), {"total loss"}),
     Key("loss.density_reduction", ("mean", "sum"), LOSSES),
     Key("loss.density_scale", (100.0, 1.0), LOSSES | DENSITY),
-    Key("loss.block_weight", (32.0, 8.0, 0.0), {"total loss"}, {"block loss"}),  # 0: without
+    Key("loss.block_weight", (320.0, 8.0, 0.0), {"total loss"}, {"block loss"}),  # 0: without
     Key("loss.block_side", (4, 2), {"block loss", "total loss"}),
-    Key("loss.block_linear", (0.3, 0.0), {"block loss", "total loss"}),
+    Key("loss.block_linear", (0.32, 0.0), {"block loss", "total loss"}),
     # Crowd-count groups.
     Key("groups.count", ("points", "density"), {"group edges"}, {"crop groups", "class weights"},
         {"groups.binning": "uniform"}),
