@@ -100,7 +100,7 @@ KEYS = (
     Key("loss.group_weight", (0.02, 1e-4), {"total loss"}),
     Key("loss.density_reduction", ("mean", "sum"), LOSSES),
     Key("loss.density_scale", (100.0, 1.0), LOSSES | DENSITY),
-    Key("loss.block_weight", (320.0, 8.0, 0.0), {"total loss"}, {"block loss"}),  # 0: without
+    Key("loss.block_weight", (1280.0, 8.0, 0.0), {"total loss"}, {"block loss"}),  # 0: without
     Key("loss.block_side", (4, 2), {"block loss", "total loss"}),
     Key("loss.block_linear", (0.32, 0.0), {"block loss", "total loss"}),
     # Crowd-count groups.
