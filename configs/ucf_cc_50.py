@@ -25,7 +25,7 @@ def get_config(preset=None):
         # Heads of these pictures come in all sizes, and a crop should hold many: as for part B.
         config.input.scale = 0.5
         config.augment.zoom = 0.5
-        config.loss.block_weight = 32.0  # dense crowds: as for part A
+        config.loss.block_weight = 32.0  # for dense crowds
         config.dataset.val_fraction = 0.0  # four held-out pictures choose by chance
         config.train.steps = 2400
         config.train.eval_every = 1200
