@@ -42,14 +42,17 @@ def kept_logging():
         root.handlers[:], root.level = before
 
 
-def untrained(workdir: pathlib.Path, *, seen: dict | None = None, **model) -> pathlib.Path:
+def untrained(
+    workdir: pathlib.Path, *, seen: dict | None = None, dataset: dict | None = None, **model
+) -> pathlib.Path:
     """A work folder whose checkpoint holds random weights.
 
-    `seen` sets keys of config.input, `model` of config.model.
+    `seen` sets keys of config.input, `dataset` of config.dataset, `model` of config.model.
     """
     config = base_config.base()
     config.input.update(seen or {})
     config.name = config.dataset.name = "synthetic"
+    config.dataset.update(dataset or {})
     config.model.update(model)
     params = random_params(trained_model.build_model(config), config.input.channels)
     groups = {"edges": [0.5 + i for i in range(9)], "class_weights": [1.0] * 10}

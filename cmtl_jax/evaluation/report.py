@@ -53,6 +53,7 @@ _DETAILS = (
     ("mean_count_true", "Mean true count", "people per picture"),
     ("mean_count_pred", "Mean predicted count", "people per picture"),
     ("num_images", "Pictures", "each counted once, whole"),
+    ("num_seen_in_training", "Seen in training", "pictures here that these weights trained on"),
     (
         "brightness_regression_mae",
         "MAE of brightness alone",

@@ -75,6 +75,12 @@ def evaluate_checkpoint(
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
+    seen = _seen_in_training(used, trained, data.pictures(split))
+    if seen:
+        logging.warning(
+            "%s was trained on %d of these %d pictures: what it counts there says little of new ones",
+            source, seen, len(data.pictures(split)),
+        )  # fmt: skip
     single = Parallel("jit", jax.local_devices()[:1], precision=config.matmul_precision)
     alone = dataclasses.replace(trained, params=single.replicate(parallel.host(trained.params)))
     counter = Counter(alone, single)
@@ -92,10 +98,13 @@ def evaluate_checkpoint(
         result |= {f"{name}_before": before[name] for name in ("mae", "rmse", "nae")}
     result |= _baselines(data, data.pictures(split), images) | {
         "checkpoint_step": trained.step,
+        "num_seen_in_training": seen,
         "programs_compiled": evaluator.traces,
         "seconds": round(seconds, 1),
         "protocol": protocol(used, data, split, trained),
     }
+    if seen:
+        result["protocol"]["seen in training"] = f"{seen} of the {len(images)} pictures"
     if parallel.process_index == 0:
         # Results of other weights never replace those of the run that lives here.
         own = (workdir / checkpoints.FOLDER).exists()
@@ -186,6 +195,16 @@ def protocol(
         "training pictures sha256": trained.about["train_ids_sha256"],
         "evaluated pictures sha256": ids_sha256(data.pictures(split)),
     }
+
+
+def _seen_in_training(
+    config: ml_collections.ConfigDict, trained: TrainedModel, pictures: Pictures
+) -> int:
+    """How many of the pictures the run of the weights trained on; 0 where it does not say so."""
+    if trained.about["data"] == "not known":
+        return 0
+    ids = data_lib.trained_on(config, trained.config)
+    return sum(entry.id in ids for entry in pictures.index)
 
 
 def ids_sha256(pictures: Pictures) -> str:

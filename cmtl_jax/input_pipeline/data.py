@@ -99,6 +99,61 @@ def load(config: ml_collections.ConfigDict, *, training: bool = True) -> Data:
     Raises:
         UserError: the raw data is missing or wrong.
     """
+    data = _cut(config, training)
+    sizes = ", ".join(
+        f"{split} {len(p)} ({sum(e.count for e in p.index)} heads)"
+        for split, p in data.splits.items()
+    )
+    logging.info("%s: %s", data.name, sizes)
+    return data
+
+
+def trained_on(config: ml_collections.ConfigDict, weights: ml_collections.ConfigDict) -> set[str]:
+    """Ids of the pictures of config's data set that the run of other weights trained on.
+
+    What weights that this run started from had seen before is not known here.
+
+    Args:
+        config: of an evaluation.
+        weights: the configuration that the weights were trained with.
+
+    Raises:
+        UserError: the raw data is missing or wrong.
+    """
+    d, own = config.dataset, weights.dataset
+    name, leave_out, fold = _name(d), own.leave_out, d.fold
+    if name in extra_pictures.names(own):
+        prefix = f"{name}/"
+        ids = (part.strip() for part in leave_out.split(","))
+        leave_out = ",".join(one.removeprefix(prefix) for one in ids if one.startswith(prefix))
+    elif _same_pictures(d, own):
+        fold = own.fold  # each fold's run trained on the others' pictures
+    else:
+        return set()
+    theirs = config.copy_and_resolve_references()
+    theirs.dataset.update(leave_out=leave_out, fold=fold)
+    theirs.dataset.update({key: own[key] for key in ("val_fraction", "val_seed", "val_split")})
+    return {entry.id for entry in _cut(theirs, training=False).splits["train"].index}
+
+
+def _same_pictures(d: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
+    """Whether two configs are of one data set, wherever it lies and however it is cut."""
+    if d.name == "point_folder" and d.raw_dir != other.raw_dir:
+        return False
+    # As text: what weights say of themselves has lists for tuples.
+    texts = {one.options.to_json(sort_keys=True) for one in (d, other)}
+    return d.name == other.name and len(texts) == 1
+
+
+def _name(d: ml_collections.ConfigDict) -> str:
+    """The name of a data set as it stands in results."""
+    if d.name == "ucf_cc_50":
+        return f"ucf_cc_50-fold_{d.fold}"
+    return f"shanghaitech-{d.options.part}" if d.name == "shanghaitech" else d.name
+
+
+def _cut(config: ml_collections.ConfigDict, training: bool) -> Data:
+    """What `load` gives."""
     d = config.dataset
     prepared = prepare.prepare(
         d.name,
@@ -107,15 +162,12 @@ def load(config: ml_collections.ConfigDict, *, training: bool = True) -> Data:
         tfds_dir=d.tfds_dir or None,
         options=d.options.to_dict(),
     )
-    name = d.name
+    name = _name(d)
     test_names = [split for split in prepared.splits if split == "test"]
     train_names = [split for split in prepared.splits if split == "train"]
     if d.name == "ucf_cc_50":
         test_names = [_tested_fold(d.fold, prepared.splits)]
         train_names = [split for split in prepared.splits if split not in test_names]
-        name = f"ucf_cc_50-fold_{d.fold}"
-    elif d.name == "shanghaitech":
-        name = f"shanghaitech-{d.options.part}"
 
     if name in extra_pictures.names(d):
         raise UserError(f"config.dataset.extra names {name}, which is the data set itself")
@@ -138,10 +190,6 @@ def load(config: ml_collections.ConfigDict, *, training: bool = True) -> Data:
     splits = {"train": pictures.subset(train), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, end))
-    sizes = ", ".join(
-        f"{split} {len(p)} ({sum(e.count for e in p.index)} heads)" for split, p in splits.items()
-    )
-    logging.info("%s: %s", name, sizes)
     return Data(name, splits)
 
 

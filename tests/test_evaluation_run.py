@@ -1,0 +1,33 @@
+"""Evaluation of weights, as a whole."""
+
+import logging
+
+import small_run
+from work_folders import untrained
+
+from cmtl_jax.evaluation import run
+
+
+def test_pictures_seen_in_training_are_told(tmp_path, caplog):
+    cut = {"options": small_run.OPTIONS, "val_fraction": 0.25}
+    weights = untrained(tmp_path / "weights", dataset=cut, name="single_stage")
+    results = {}
+    for seed in (0, 1, 2):
+        config = small_run.config(
+            tmp_path, init_from=str(weights), dataset__val_fraction=0.25, dataset__val_seed=seed,
+            eval__split="val",
+        )  # fmt: skip
+        caplog.clear()
+        results[seed] = run.evaluate_checkpoint(config, tmp_path / str(seed))
+        seen = results[seed]["num_seen_in_training"]
+        told = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        report = (tmp_path / str(seed) / "eval/synthetic-val/report.html").read_text()
+        assert "Seen in training" in report
+        if seen:
+            assert any(f"trained on {seen} of these 2 pictures" in line for line in told)
+            assert results[seed]["protocol"]["seen in training"] == f"{seen} of the 2 pictures"
+        else:
+            assert not any("trained on" in line for line in told)
+            assert "seen in training" not in results[seed]["protocol"]
+    assert results[0]["num_seen_in_training"] == 0
+    assert max(r["num_seen_in_training"] for r in results.values()) > 0
