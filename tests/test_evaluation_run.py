@@ -6,6 +6,7 @@ import small_run
 from work_folders import untrained
 
 from cmtl_jax.evaluation import run
+from cmtl_jax.input_pipeline import data as data_lib
 
 
 def test_pictures_seen_in_training_are_told(tmp_path, caplog):
@@ -31,3 +32,15 @@ def test_pictures_seen_in_training_are_told(tmp_path, caplog):
             assert "seen in training" not in results[seed]["protocol"]
     assert results[0]["num_seen_in_training"] == 0
     assert max(r["num_seen_in_training"] for r in results.values()) > 0
+
+
+def test_training_pictures_are_counted_once_each_without_those_of_other_data_sets(tmp_path):
+    """Where a data set has no others, and a run's own training repeats them."""
+    options = small_run.OPTIONS | {"num_test": 0}
+    config = small_run.config(tmp_path, dataset__val_fraction=0.0, dataset__repeat=3)
+    config.dataset.options.update(options)
+    weights = untrained(tmp_path / "w", dataset={"options": options}, name="single_stage")
+    config.init_from = str(weights)
+    result = run.evaluate_checkpoint(config, tmp_path / "out", data=data_lib.load(config))
+    assert result["num_images"] == 8
+    assert (tmp_path / "out/eval/synthetic-train/per_image.csv").exists()

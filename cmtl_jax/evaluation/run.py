@@ -69,7 +69,7 @@ def evaluate_checkpoint(
     used.input.update(trained.config.input)
     _tell_of_other_input(config, used, source)
     # Pictures are read as their weights want them, and those of other data sets are no split's.
-    if data is None or used.input != config.input or used.eval.split == "train":
+    if data is None or used.input != config.input or data.resolve(used.eval.split) == "train":
         data = data_lib.load(used, training=False)
     split = data.resolve(used.eval.split)
     pictures = data_lib.whole_pictures(used, data, split)
