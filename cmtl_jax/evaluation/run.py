@@ -75,7 +75,7 @@ def evaluate_checkpoint(
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
-    seen = _seen_in_training(used, trained, data.pictures(split))
+    seen = _seen_in_training(used, trained, data, split)
     if seen:
         logging.warning(
             "%s was trained on %d of these %d pictures: what it counts there says little of new ones",
@@ -198,13 +198,13 @@ def protocol(
 
 
 def _seen_in_training(
-    config: ml_collections.ConfigDict, trained: TrainedModel, pictures: Pictures
+    config: ml_collections.ConfigDict, trained: TrainedModel, data: data_lib.Data, split: str
 ) -> int:
-    """How many of the pictures the run of the weights trained on; 0 where it does not say so."""
+    """How many pictures of a split the run of the weights trained on, as far as they say."""
     if trained.about["data"] == "not known":
         return 0
-    ids = data_lib.trained_on(config, trained.config)
-    return sum(entry.id in ids for entry in pictures.index)
+    ids = data_lib.trained_on(config, trained.config, split)
+    return sum(entry.id in ids for entry in data.pictures(split).index)
 
 
 def ids_sha256(pictures: Pictures) -> str:
