@@ -127,19 +127,19 @@ def trained_on(
     d, own = config.dataset, weights.dataset
     if split == "test" and d.name != "ucf_cc_50":
         return set()
-    name, leave_out, fold = _name(d), own.leave_out, d.fold
-    if name in extra_pictures.names(own):
-        prefix = f"{name}/"
-        ids = (part.strip() for part in leave_out.split(","))
-        leave_out = ",".join(one.removeprefix(prefix) for one in ids if one.startswith(prefix))
+    theirs = config.copy_and_resolve_references()
+    theirs.dataset.leave_out = ""  # of names that may not be here
+    prefix = ""
+    if _name(d) in extra_pictures.names(own):
+        prefix = f"{_name(d)}/"
     elif _same_pictures(d, own):
-        fold = own.fold  # each fold's run trained on the others' pictures
+        theirs.dataset.fold = own.fold  # each fold's run trained on the others' pictures
     else:
         return set()
-    theirs = config.copy_and_resolve_references()
-    theirs.dataset.update(leave_out=leave_out, fold=fold)
     theirs.dataset.update({key: own[key] for key in ("val_fraction", "val_seed", "val_split")})
-    return {entry.id for entry in _cut(theirs, training=False).splits["train"].index}
+    ids = {entry.id for entry in _cut(theirs, training=False).splits["train"].index}
+    left_out = {name.strip() for name in own.leave_out.split(",")}
+    return {one for one in ids if f"{prefix}{one}" not in left_out}
 
 
 def _same_pictures(d: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
