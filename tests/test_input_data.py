@@ -399,14 +399,17 @@ def test_what_weights_were_trained_on(pretend):
     pretend(train=30, test=5)
     asked = of_part("part_a", val_seed=3)
     val = ids(data_lib.load(asked).pictures("val"))
-    seen = lambda **dataset: data_lib.trained_on(asked, of_part("part_a", **dataset), "val")  # noqa: E731
+
+    def seen(**dataset):
+        return data_lib.trained_on(asked, of_part("part_a", **dataset), "val")
+
     other_val = data_lib.load(of_part("part_a", val_seed=4)).pictures("val")
     assert not val & seen(val_seed=3)
     assert len(val & seen(val_seed=4)) == len(val - ids(other_val)) > 0
     assert seen(val_fraction=0.0) == {f"train_{i}" for i in range(30)}
     assert len(seen(val_fraction=0.0, leave_out="train_3, train_7, not_here")) == 28
     assert len(seen(val_seed=3, repeat=4, raw_dir="elsewhere")) == 27
-    # Those of ShanghaiTech's test pictures are those of its training pictures: IMG_1 and so on.
+    # Ids of ShanghaiTech's test pictures are those of its training pictures: IMG_1 and so on.
     assert not data_lib.trained_on(asked, of_part("part_a", val_fraction=0.0), "test")
 
 

@@ -159,7 +159,7 @@ def _name(d: ml_collections.ConfigDict) -> str:
 
 
 def _cut(config: ml_collections.ConfigDict, training: bool) -> Data:
-    """What `load` gives."""
+    """`load` without its line in the log."""
     d = config.dataset
     prepared = prepare.prepare(
         d.name,
