@@ -23,7 +23,7 @@ from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.loader import Shard
 from cmtl_jax.input_pipeline.pictures import Pictures
-from cmtl_jax.models import whitening
+from cmtl_jax.models import colours, whitening
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.training import continuation, loop, optimizer
 from cmtl_jax.training import state as state_lib
@@ -299,13 +299,15 @@ class _Run:
         expected = jax.eval_shape(
             lambda: trained_model.init_params(self.model, 0, self.config.input.channels)
         )
-        if jax.tree.map(jnp.shape, trained.params) != jax.tree.map(jnp.shape, expected):
+        same = jax.tree.structure(trained.params) == jax.tree.structure(expected)
+        params = colours.of_grey(trained.params, expected) if same else trained.params
+        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, expected):
             raise UserError(
                 f"the weights of {self.config.init_from} are of another model than this config's; "
                 "use the config.model and config.input.channels they were trained with"
             )
         self._warn_of_other_settings(trained.config)
-        return trained.params
+        return params
 
     def _warn_of_other_settings(self, before: ml_collections.ConfigDict) -> None:
         """Weights fit the grey levels and the scale they were trained with."""
