@@ -12,7 +12,7 @@ if typing.TYPE_CHECKING:
     from cmtl_jax.prediction.counter import Counter
 
 
-DEFAULT_WEIGHTS = "shb"  # of those that come along: they know other crowds than their own best
+DEFAULT_WEIGHTS = "auto"  # of those that come along: streets, and close crowds where they are
 
 
 def load(weights: str | os.PathLike = DEFAULT_WEIGHTS, checkpoint: str | int = "best") -> "Counter":

@@ -159,6 +159,9 @@ def base() -> ml_collections.ConfigDict:
     # Pictures shown in the report: a third each with the largest errors, with most people counted
     # where nobody is, with the smallest errors.
     e.triptychs = 12
+    # Weights that take over where people stand close, as `sha` does beside `shb` where photos are
+    # counted by default. Name, file or work folder; for whole pictures alone.
+    e.close_weights = ""
 
     x = c.export = ml_collections.ConfigDict()
     x.format = "h5"  # h5 (authors' PyTorch code) | safetensors (ours, a card) | stablehlo | onnx

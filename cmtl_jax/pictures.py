@@ -142,6 +142,15 @@ def from_pil(picture: Image.Image, name: str, channels: int = 1) -> np.ndarray:
     return np.ascontiguousarray(pixels).reshape(*pixels.shape[:2], channels)
 
 
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Pixels uint8 [H, W, C] in grey (1, as Pillow converts colours) or in RGB (3)."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.repeat(3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
 def read_bytes(path: str | pathlib.Path) -> bytes:
     """The bytes of a picture file.
 

@@ -25,6 +25,9 @@ PyTree = Any
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"  # come with the package, a name each
 
+# Two of them together, for counting alone: those for streets, and for close crowds.
+AUTO, STREETS, CLOSE = "auto", "shb", "sha"
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -95,9 +98,15 @@ def restore(
         if safetensors_file.is_one(folder):
             return _of_safetensors(folder, str(source), parallel)
         return _of_released(folder, parallel)
-    if str(source) in shipped() and not _is_work_folder(folder):
+    if str(source) in shipped() and not is_work_folder(folder):
         file = SHIPPED / f"{source}{safetensors_file.SUFFIX}"
         return _of_safetensors(file, str(source), parallel)
+    if str(source) == AUTO and not is_work_folder(folder):
+        raise UserError(
+            f"{AUTO} counts with two sets of weights, {STREETS} and {CLOSE}; name one of them. To "
+            f"evaluate both together: --config.init_from={STREETS} "
+            f"--config.eval.close_weights={CLOSE}"
+        )
     if not folder.is_dir():
         names = ", ".join(shipped())
         raise UserError(
@@ -121,7 +130,8 @@ def restore(
     return TrainedModel(model, params, config, groups, about, step, str(source))
 
 
-def _is_work_folder(folder: pathlib.Path) -> bool:
+def is_work_folder(folder: pathlib.Path) -> bool:
+    """Whether a training run has left checkpoints there."""
     if not folder.is_dir():
         return False
     from cmtl_jax import checkpoints

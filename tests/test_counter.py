@@ -12,13 +12,14 @@ from PIL import Image
 from work_folders import STEP, untrained
 
 import cmtl_jax
-from cmtl_jax import head_spacing
+from cmtl_jax import head_spacing, trained_model
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import run as evaluation
 from cmtl_jax.evaluation.report import read_per_image_csv
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.parallel import Parallel
+from cmtl_jax.prediction import close_crowds
 from cmtl_jax.prediction import counter as counter_lib
 from cmtl_jax.prediction.tiles import HALO, best_shape, tiles
 
@@ -149,6 +150,100 @@ def test_evaluation_looks_twice_as_counting_does(twice, tmp_path, monkeypatch):
             assert counts[pixels][pictures[i].id] == pytest.approx(expected, rel=1e-5)
         assert "once more at sides times 0.75" in result["protocol"]["pictures"]
     assert counts[4.0] != counts[6.0]
+
+
+@pytest.fixture(scope="module")
+def close(tmp_path_factory):
+    """Other weights, which see pictures at 0.75 of their sides."""
+    seen = {"scale": 0.75}
+    return cmtl_jax.load(untrained(tmp_path_factory.mktemp("close"), seen=seen, up_maps=(8, 4)))
+
+
+def shares(monkeypatch, asked, share):
+    monkeypatch.setattr(close_crowds, "asked", lambda streets: asked)
+    monkeypatch.setattr(close_crowds, "share", lambda streets, close: share)
+
+
+def test_weights_for_close_crowds_take_over_by_their_share(counter, close, monkeypatch):
+    parallel = Parallel("jit", jax.devices()[:1])
+    both = counter_lib.Counter(counter.trained, parallel, close)
+    picture = grey(61, 83)
+    streets, crowd = counter(picture), close(picture)
+    assert abs(streets.count / crowd.count - 1) > 0.05
+    for share in (0.0, 0.25, 1.0):
+        shares(monkeypatch, 1.0, share)
+        found = both(picture)
+        expected = (1 - share) * streets.count + share * crowd.count
+        assert found.count == pytest.approx(expected, rel=1e-5)
+        assert found.density.shape == (61, 83)
+        same(both.batch([picture, picture])[1], found)
+    shares(monkeypatch, 0.0, 1.0)
+    same(both(picture), streets)
+
+
+def test_distances_are_those_in_the_picture_itself(twice, close, monkeypatch):
+    """Whatever sides either of the weights wants to see."""
+    asked = []
+    monkeypatch.setattr(close_crowds, "asked", lambda streets: asked.append(streets) or 1.0)
+    monkeypatch.setattr(close_crowds, "share", lambda *both: asked.append(both) or 0.0)
+    apart(monkeypatch, 6.0)
+    counter_lib.Counter(twice.trained, Parallel("jit", jax.devices()[:1]), close)(grey(80, 120))
+    assert asked == [pytest.approx(12.0), (pytest.approx(12.0), pytest.approx(8.0))]
+
+
+def test_evaluation_counts_with_both_weights_as_counting_does(
+    counter, close, tmp_path, monkeypatch
+):
+    shares(monkeypatch, 1.0, 0.5)
+    folders = {"init_from": counter.trained.source, "eval__close_weights": close.trained.source}
+    config = small_run.config(tmp_path, **folders)
+    pictures = data_lib.load(config).pictures("test")
+    result = evaluation.evaluate_checkpoint(config, tmp_path / "run")
+    table = tmp_path / "run" / "eval" / "synthetic-test" / "per_image.csv"
+    counts = {image.id: image.count_pred for image in read_per_image_csv(table)}
+    for i in range(len(pictures)):
+        image = pictures[i].image
+        expected = (counter(image).count + close(image).count) / 2
+        assert counts[pictures[i].id] == pytest.approx(expected, rel=1e-5)
+    assert result["protocol"]["weights where people stand close"] == close.trained.source
+
+
+def test_weights_for_streets_may_see_grey_levels_and_the_others_colours(
+    counter, tmp_path, monkeypatch
+):
+    shares(monkeypatch, 1.0, 0.5)
+    coloured = cmtl_jax.load(untrained(tmp_path / "colours", seen={"channels": 3}))
+    both = counter_lib.Counter(counter.trained, Parallel("jit", jax.devices()[:1]), coloured)
+    picture = np.stack([grey(61, 83, seed) for seed in range(3)], axis=2)
+    expected = (counter(picture).count + coloured(picture).count) / 2
+    found = both(picture)
+    assert found.count == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(found.picture, picture)
+    as_grey = grey(61, 83)
+    expected = (counter(as_grey).count + coloured(np.stack([as_grey] * 3, axis=2)).count) / 2
+    assert both(as_grey).count == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_that_want_resized_pictures_are_refused(counter, tmp_path):
+    resized = untrained(tmp_path / "resized", seen={"resize": "multiple_of_4"})
+    config = small_run.config(
+        tmp_path, init_from=counter.trained.source, eval__close_weights=str(resized)
+    )
+    with pytest.raises(UserError, match="eval.close_weights: .* wants pictures resized"):
+        evaluation.evaluate_checkpoint(config, tmp_path / "run")
+
+
+def test_two_sets_of_weights_are_none_to_train_from_or_export():
+    with pytest.raises(UserError, match="two sets of weights, shb and sha; name one"):
+        trained_model.restore("auto", Parallel("jit", jax.devices()[:1]))
+
+
+def test_a_work_folder_may_be_called_auto(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "auto").mkdir()  # of pictures of cars, say
+    assert cmtl_jax.load().trained.source == "auto"
+    untrained(tmp_path / "auto")
+    assert cmtl_jax.load("auto").trained.about["data"] == "synthetic"
 
 
 @pytest.fixture

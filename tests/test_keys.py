@@ -402,14 +402,14 @@ def stages(config, workdir) -> dict[str, str]:
 def second_look(config, pixels) -> list:
     """What a second look sees of a picture whose people seem to stand 5 pixels apart."""
     counter, looked = Counter.__new__(Counter), []
-    counter._input = config.input
+    counter._input, counter._close = config.input, None
 
     def alone(image):
         looked.append(image)
         return np.zeros(image.shape[:2], np.float32)
 
     counter._alone = alone
-    counter.second_look(np.full((80, 80), 1 / 25, np.float32), lambda: pixels)
+    counter.second_look(np.full((80, 80), 1 / 25, np.float32), lambda channels: pixels)
     return looked
 
 

@@ -668,9 +668,7 @@ def test_weights_that_are_none(main, tmp_path):
 
 def test_all_weights_that_come_along_are_offered_the_default_first(monkeypatch):
     monkeypatch.setattr(trained_model, "shipped", lambda: ["pa", "sha", "shb"])
-    assert command._shipped() == ["shb", "pa", "sha"]
-    monkeypatch.setattr(trained_model, "shipped", list)
-    assert command._shipped() == ["shb"]  # whose absence is told as for any name
+    assert command._shipped() == ["auto", "pa", "sha", "shb"]
 
 
 def test_weights_are_named_without_their_place():

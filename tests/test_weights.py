@@ -12,7 +12,7 @@ import cmtl_jax
 from cmtl_jax import trained_model
 from cmtl_jax.datasets import annotations, scenes
 
-NAMES = trained_model.shipped()
+NAMES = [trained_model.AUTO, *trained_model.shipped()]
 MOST_BYTES = 10_000_000
 
 
@@ -21,16 +21,15 @@ def counter(request):
     return cmtl_jax.load(request.param)
 
 
-def file_of(counter):
-    return trained_model.SHIPPED / f"{counter.trained.source}.safetensors"
-
-
 def test_the_default_is_there():
-    assert cmtl_jax.DEFAULT_WEIGHTS in NAMES
+    both = {trained_model.STREETS, trained_model.CLOSE}
+    assert cmtl_jax.DEFAULT_WEIGHTS in NAMES and both < set(NAMES)
 
 
-def test_a_card_lies_beside_them_and_is_theirs(counter):
-    file = file_of(counter)
+@pytest.mark.parametrize("name", trained_model.shipped())
+def test_a_card_lies_beside_them_and_is_theirs(name):
+    counter = cmtl_jax.load(name)
+    file = trained_model.SHIPPED / f"{name}.safetensors"
     assert file.stat().st_size <= MOST_BYTES
     card = file.with_suffix(".md").read_text()
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
@@ -93,3 +92,17 @@ def test_real_pictures_of_another_set_are_counted(counter, shared):
         heads = annotations.read_shanghaitech(folder / f"ground_truth/GT_IMG_{number}.mat")
         true.append(len(heads))
     assert 0.1 < sum(counts) / sum(true) < 10
+
+
+def test_by_default_crowds_are_counted_by_one_and_hedges_by_the_other(shared):
+    """Pictures on which `shb` and `sha` differ by a thousand people and more."""
+    folder = shared / "data/ShanghaiTech"
+    crowd = folder / "part_A_final/train_data/images/IMG_112.jpg"
+    hedge = folder / "part_B_final/test_data/images/IMG_13.jpg"
+    if not (crowd.is_file() and hedge.is_file()):
+        pytest.skip("ShanghaiTech is not here")
+    auto, streets, close = (cmtl_jax.load(name) for name in ("auto", "shb", "sha"))
+    assert close(crowd).count > 3 * streets(crowd).count
+    assert auto(crowd).count == pytest.approx(close(crowd).count, rel=0.01)
+    assert close(hedge).count > 3 * streets(hedge).count
+    assert auto(hedge).count == pytest.approx(streets(hedge).count, rel=0.01)

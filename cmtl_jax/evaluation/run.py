@@ -6,7 +6,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
+from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.patches import Patches
@@ -75,15 +76,17 @@ def evaluate_checkpoint(
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
-    seen = _seen_in_training(used, trained, data, split)
+    single = Parallel("jit", jax.local_devices()[:1], precision=config.matmul_precision)
+    close = _close_weights(config, trained, single)
+    weights = [trained, close] if close else [trained]
+    seen = _seen_in_training(used, weights, data, split)
     if seen:
         logging.warning(
             "%s was trained on %d of these %d pictures: what it counts there says little of new ones",
-            source, seen, len(data.pictures(split)),
+            " with ".join(one.source for one in weights), seen, len(data.pictures(split)),
         )  # fmt: skip
-    single = Parallel("jit", jax.local_devices()[:1], precision=config.matmul_precision)
     alone = dataclasses.replace(trained, params=single.replicate(parallel.host(trained.params)))
-    counter = Counter(alone, single)
+    counter = Counter(alone, single, close and Counter(close, single))
     evaluator = evaluate.Evaluator(
         trained.model, used, pictures, trained.groups, parallel, second_look=counter.second_look
     )
@@ -103,6 +106,8 @@ def evaluate_checkpoint(
         "seconds": round(seconds, 1),
         "protocol": protocol(used, data, split, trained),
     }
+    if close:
+        result["protocol"]["weights where people stand close"] = close.source
     if seen:
         result["protocol"]["seen in training"] = f"{seen} of the {len(images)} pictures"
     if parallel.process_index == 0:
@@ -197,13 +202,37 @@ def protocol(
     }
 
 
+def _close_weights(
+    config: ml_collections.ConfigDict, trained: TrainedModel, parallel: Parallel
+) -> TrainedModel | None:
+    """Those of config.eval.close_weights.
+
+    Raises:
+        UserError: there are none there, or one of both wants pictures resized.
+    """
+    if not config.eval.close_weights:
+        return None
+    close = trained_model.restore(config.eval.close_weights, parallel)
+    for one in (trained, close):
+        if one.config.input.resize != "none":
+            raise UserError(
+                f"config.eval.close_weights: {one.source} wants pictures resized (input.resize), "
+                "and maps of two sizes are no one map; name weights that do not"
+            )
+    return close
+
+
 def _seen_in_training(
-    config: ml_collections.ConfigDict, trained: TrainedModel, data: data_lib.Data, split: str
+    config: ml_collections.ConfigDict,
+    weights: Iterable[TrainedModel],
+    data: data_lib.Data,
+    split: str,
 ) -> int:
-    """How many pictures of a split the run of the weights trained on, as far as they say."""
-    if trained.about["data"] == "not known":
-        return 0
-    ids = data_lib.trained_on(config, trained.config, split)
+    """How many pictures of a split the runs of the weights trained on, as far as they say."""
+    ids = set()
+    for trained in weights:
+        if trained.about["data"] != "not known":
+            ids |= data_lib.trained_on(config, trained.config, split)
     return sum(entry.id in ids for entry in data.pictures(split).index)
 
 
@@ -266,7 +295,7 @@ def _triptychs(
             picture = pictures[position]
             shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
             density = counter.density_of_seen(
-                picture.image, lambda at=position: pictures.pixels(at)
+                picture.image, lambda channels, at=position: pictures.pixels(at, channels)
             )
             shown.append(
                 report.Triptych(

@@ -112,11 +112,14 @@ class Pictures:
         """The picture before it is resized for evaluation: itself."""
         return self[position]
 
-    def pixels(self, position: int) -> np.ndarray:
-        """The picture itself, uint8 [H, W, C], before anything is done to it; not kept."""
+    def pixels(self, position: int, channels: int | None = None) -> np.ndarray:
+        """The picture itself, uint8 [H, W, C], before anything is done to it; not kept.
+
+        With these channels, or those of the sequence.
+        """
         split, i = self._records[position]
         record = split[i]
-        return picture_files.decode(record.image_bytes, record.id, self.channels)
+        return picture_files.decode(record.image_bytes, record.id, channels or self.channels)
 
     def __len__(self) -> int:
         return len(self._records)

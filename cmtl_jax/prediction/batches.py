@@ -148,7 +148,7 @@ def count_pictures(
     Yields:
         The position in `paths`, and the count or why there is none. In order if batch_size is 1.
     """
-    channels = counter.trained.config.input.channels
+    channels = counter.channels
 
     def count(positions: Sequence[int]) -> Iterator[tuple[int, Counted | UserError]]:
         read, images = [], []

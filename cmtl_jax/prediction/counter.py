@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -16,9 +18,16 @@ from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.input_pipeline.seen import Seen, closer
 from cmtl_jax.parallel import Parallel
-from cmtl_jax.prediction import group_passes
+from cmtl_jax.prediction import close_crowds, group_passes
 from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
-from cmtl_jax.trained_model import TrainedModel, restore
+from cmtl_jax.trained_model import (
+    AUTO,
+    CLOSE,
+    STREETS,
+    TrainedModel,
+    is_work_folder,
+    restore,
+)
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
@@ -63,10 +72,23 @@ class Counter:
         result.count, result.density, result.overlay()
     """
 
-    def __init__(self, trained: TrainedModel, parallel: Parallel):
+    def __init__(
+        self, trained: TrainedModel, parallel: Parallel, close: "Counter | None" = None
+    ):
+        """Sets it up.
+
+        Args:
+            trained: the weights.
+            parallel: devices.
+            close: counts with weights for close crowds; it takes over where people stand close
+                (see `close_crowds`).
+        """
         self.trained = trained
         self._parallel = parallel
+        self._close = close
         self._input = trained.config.input
+        # Of the pictures that it wants to be given.
+        self.channels = max(self._input.channels, 0 if close is None else close.channels)
 
         def density(params, batch: dict[str, jax.Array]) -> jax.Array:
             # Without the logits, the fully connected head is not computed at all.
@@ -129,35 +151,61 @@ class Counter:
             for i, original in enumerate(originals)
         ]
 
-    def density_of_seen(self, seen: np.ndarray, picture: Callable[[], np.ndarray]) -> np.ndarray:
+    def density_of_seen(
+        self, seen: np.ndarray, picture: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
         """Density map float32 [h, w] of a picture [h, w, C] as the weights want to see it.
 
         Args:
             seen: grey levels or colours 0..255.
-            picture: gives the picture itself, for a second look.
+            picture: as of `second_look`.
         """
         return self.second_look(self._alone(seen), picture)
 
-    def second_look(self, density: np.ndarray, picture: Callable[[], np.ndarray]) -> np.ndarray:
-        """Averages a map with that of a closer look, where people stand close (config.input.close).
+    def second_look(
+        self, density: np.ndarray, picture: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
+        """Looks again where people stand close: nearer (config.input.close), with other weights.
 
         Args:
             density: [h, w], people per pixel, of the picture as the network saw it.
-            picture: gives the picture itself, uint8 [H, W, C]; called if it is needed.
+            picture: gives the picture itself with so many channels, uint8 [H, W, C]; called if it
+                is needed.
 
         Returns:
             float32 [h, w]: a new map, or the one given.
         """
+        density = self._nearer(density, picture)
+        if self._close is None:
+            return density
+        return self._with_close(density, picture(self._close.channels))
+
+    def _nearer(self, density: np.ndarray, picture: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Averages a map with that of the picture at larger sides, where people stand close."""
         if not self._input.close:
             return density
         apart = head_spacing.head_spacing(density)
         if apart is None or apart >= self._input.close:
             return density
-        again = self._alone(closer(self._input).image(picture()))
+        again = self._alone(closer(self._input).image(picture(self._input.channels)))
         return (density + resize.density(again, density.shape)) / 2
 
+    def _with_close(self, density: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        """Averages a map with that of the weights for close crowds, by the share they have."""
+        streets = _spacing(density, picture)
+        if not close_crowds.asked(streets):
+            return density
+        close = self._close.density_of_seen(
+            self._close._seen(picture),
+            lambda channels: picture_files.with_channels(picture, channels),
+        )
+        share = np.float32(close_crowds.share(streets, _spacing(close, picture)))
+        if not share:
+            return density
+        return (1 - share) * density + share * resize.density(close, density.shape)
+
     def _read(self, picture: Picture) -> np.ndarray:
-        channels = self._input.channels
+        channels = self.channels
         if isinstance(picture, str | os.PathLike):
             return picture_files.read(picture, channels)
         if isinstance(picture, Image.Image):
@@ -173,6 +221,7 @@ class Counter:
 
     def _seen(self, image: np.ndarray) -> np.ndarray:
         """As the weights want to see pictures; densities are those of what is seen."""
+        image = picture_files.with_channels(image, self._input.channels)
         image = Seen.of(self._input).image(image)
         return resize.image(image) if self._input.resize == "multiple_of_4" else image
 
@@ -253,10 +302,19 @@ class Counter:
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
-        density = resize.density(self.second_look(density, lambda: image), image.shape[:2])
+        density = self.second_look(
+            density, lambda channels: picture_files.with_channels(image, channels)
+        )
+        density = resize.density(density, image.shape[:2])
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
         return Count(count, density, shown, self.trained.source)
+
+
+def _spacing(density: np.ndarray, picture: np.ndarray) -> float | None:
+    """`head_spacing` of the map of a picture, in pixels of the picture."""
+    spacing = head_spacing.head_spacing(density)
+    return None if spacing is None else spacing * math.sqrt(picture[..., 0].size / density.size)
 
 
 def _padded(image: np.ndarray) -> tuple[int, int]:
@@ -281,11 +339,30 @@ def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> Counter:
     Args:
         weights: work folder of a training run; a name such as 'sha' of weights that come with the
             package; a .safetensors file of ours; or an HDF5 file of the authors' PyTorch code of
-            CMTL or MCNN. Each brings its own preprocessing.
+            CMTL or MCNN. Each brings its own preprocessing. 'auto': `shb`, and `sha` where people
+            stand close, unless a file or work folder of that name is there.
         checkpoint: 'best' (lowest validation MAE), 'latest' or a step.
 
     Raises:
         UserError: there are no weights.
     """
     parallel = Parallel("jit", jax.local_devices()[:1])
-    return Counter(restore(weights, parallel, checkpoint), parallel)
+    path = pathlib.Path(weights)
+    if str(weights) != AUTO or path.is_file() or is_work_folder(path):
+        return Counter(restore(weights, parallel, checkpoint), parallel)
+    streets, close = (restore(name, parallel) for name in (STREETS, CLOSE))
+    return Counter(_together(streets, close), parallel, Counter(close, parallel))
+
+
+def _together(streets: TrainedModel, close: TrainedModel) -> TrainedModel:
+    """The weights for streets, saying of themselves what holds for both."""
+    about = dict(streets.about)
+    data = [part.strip() for one in (streets, close) for part in one.about["data"].split(",")]
+    about["data"] = ", ".join(dict.fromkeys(data))
+    low, high = close.about["head_spacing"], streets.about["head_spacing"]
+    about["head_spacing"] = {
+        "low": min(low["low"], high["low"]),
+        "median": math.sqrt(low["median"] * high["median"]),
+        "high": max(low["high"], high["high"]),
+    }
+    return dataclasses.replace(streets, about=about, source=AUTO)

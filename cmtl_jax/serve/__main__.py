@@ -165,10 +165,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _shipped() -> list[str]:
-    """Names of the weights that come along, the default first."""
+    """What the weights that come along are called, the default first."""
     from cmtl_jax import trained_model
 
-    return sorted(trained_model.shipped() or [DEFAULT_WEIGHTS], key=lambda n: n != DEFAULT_WEIGHTS)
+    return [DEFAULT_WEIGHTS, *trained_model.shipped()]
 
 
 def _names(paths: list[str]) -> dict[str, str]:

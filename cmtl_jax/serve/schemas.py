@@ -81,7 +81,7 @@ class Counted(BaseModel):
 
     id: str = Field(examples=["bXk0m1W9T3u8JfE2cK5qZg"])
     name: str = Field(description="of the file", examples=["square.jpg"])
-    weights: str = Field(examples=["shb"])
+    weights: str = Field(examples=["auto"])
     count: float = Field(description="people: the sum of the density map", examples=[130.69])
     width: int = Field(description="pixels of the upright picture", examples=[1024])
     height: int = Field(examples=[768])
@@ -103,7 +103,7 @@ class Counted(BaseModel):
 class Weights(BaseModel):
     """Weights to count with."""
 
-    name: str = Field(examples=["shb"])
+    name: str = Field(examples=["auto"])
     model: str = Field(examples=["cmtl"])
     trained_on: str = Field(examples=["shanghaitech-part_b"])
     step: int | None = Field(description="of the training; null where it is not known")

@@ -42,7 +42,7 @@ class Service:
         def work() -> tuple[Result, dict[str, float]]:
             start = time.monotonic()
             counter = self.counters[weights]
-            channels = counter.trained.config.input.channels
+            channels = counter.channels
             pixels = upload.decode(data, name, channels, self.limits.pixels)
             zones.polygons(*pixels.shape[:2])  # those that are none are told before the work
             scaling = Scaling(scale, max_pixels=self.limits.pixels)
