@@ -19,8 +19,10 @@ def get_config(preset=None):
     config.init_from = "sha"
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
-        # What the weights `sha` want; others: contrast=0, detail=0, close=0, as a warning says.
+        # What the weights `sha` want; others: contrast=0, detail=0, close=0, as a warning says. Those
+        # of grey pictures are spread over the colours.
         config.input.update(scale=0.5, contrast=66.0, detail=36.0, close=7.0, close_scale=0.7)
+        config.input.channels = 3
         config.train.steps = 800
         config.train.eval_every = 200
         config.train.keep_best = False

@@ -20,7 +20,7 @@ from PIL import Image
 from work_folders import STEP, kept_logging, only_error, untrained
 
 import cmtl_jax
-from cmtl_jax import predict
+from cmtl_jax import DEFAULT_WEIGHTS, predict
 from cmtl_jax.errors import UserError
 from cmtl_jax.head_spacing import head_spacing
 from cmtl_jax.prediction import counter as counter_lib
@@ -510,11 +510,13 @@ def test_an_interrupted_run_leaves_what_it_had(main, counter, video, tmp_path, m
     assert len(list(frames(tmp_path / "out/v.overlay.mp4"))) == 2
 
 
-@pytest.mark.parametrize("page", ["count_a_photo.md", "count_a_video.md"])
-def test_commands_of_the_pages_are_understood(page):
+@pytest.mark.parametrize(
+    "page, weights", [("count_a_photo.md", DEFAULT_WEIGHTS), ("count_a_video.md", "shb")]
+)
+def test_commands_of_the_pages_are_understood(page, weights):
     text = (ROOT / "docs" / page).read_text()
     found = re.findall(r"(?m)^    python -m cmtl_jax\.predict (.*)$", text)
     assert len(found) >= 3
     for line in found:
         arguments = predict._parser().parse_args(shlex.split(line))
-        assert arguments.weights == "shb"
+        assert arguments.weights == weights
