@@ -1,6 +1,5 @@
 """Many pictures and frames, few in memory: order, sizes, scales, errors."""
 
-import types
 
 import numpy as np
 import pytest
@@ -21,9 +20,9 @@ from cmtl_jax.prediction.video import Frame
 class Counter:
     """Counts grey levels: density = level / 1000. Remembers what it was given together."""
 
+    channels = 1
+
     def __init__(self, most_pixels=10**9, together=10**9):
-        config = types.SimpleNamespace(input=types.SimpleNamespace(channels=1))
-        self.trained = types.SimpleNamespace(config=config)
         self.calls = []
         self._most_pixels, self._together = most_pixels, together
 

@@ -48,12 +48,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 class Flat:
     """Counts as many people as `per_pixel` says, for tests of all but the counting."""
 
+    channels = 1
+
     def __init__(self, per_pixel=0.01, spacing=None):
         about = {"data": "synthetic-flat"} | ({"head_spacing": spacing} if spacing else {})
         self.trained = types.SimpleNamespace(
-            config=types.SimpleNamespace(
-                input=types.SimpleNamespace(channels=1), model=types.SimpleNamespace(name="flat")
-            ),
+            config=types.SimpleNamespace(model=types.SimpleNamespace(name="flat")),
             about=about,
             step=None,
         )
