@@ -172,3 +172,13 @@ def test_encode_png_loses_nothing(channels):
     data = pictures.encode_png(pixels)
     np.testing.assert_array_equal(pictures.decode(data, "a", channels), pixels)
     assert pictures.plain(data)
+
+
+def test_channels_of_pixels():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (5, 7, 3), np.uint8)
+    grey = pictures.with_channels(colours, 1)
+    expected = (colours * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
+    assert grey.dtype == np.uint8 and np.abs(grey - expected).max() <= 1
+    assert pictures.with_channels(colours, 3) is colours
+    assert (pictures.with_channels(grey, 3) == grey).all()
