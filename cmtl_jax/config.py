@@ -85,6 +85,7 @@ def base() -> ml_collections.ConfigDict:
     a.contrast = 0.2  # distances from a crop's mean grey level are multiplied by 1 +- this at most
     a.brightness = 20.0  # at most this many grey levels are added or taken away
     a.sharpness = 0.0  # detail finer than a Gaussian of 1 pixel is multiplied by 1 +- this at most
+    a.grey = 0.0  # probability that a crop in colours loses them
     a.zoom = 0.25  # crops show 1 / (1 + zoom) to 1 + zoom times their own sides
     a.when = "online"  # online | stored (paper): a third of crop.stored flipped, a third noisy
 
@@ -310,7 +311,9 @@ _POSITIVE = (
     "optimizer.learning_rate", "optimizer.eps",
 )  # fmt: skip
 
-_FRACTIONS = ("augment.flip", "augment.noise", "augment.contrast", "augment.sharpness")
+_FRACTIONS = (
+    "augment.flip", "augment.noise", "augment.contrast", "augment.sharpness", "augment.grey",
+)  # fmt: skip
 
 _BELOW_ONE = (
     "dataset.val_fraction", "model.dropout", "optimizer.ema", "optimizer.b1", "optimizer.b2",

@@ -15,6 +15,8 @@ from cmtl_jax.input_pipeline.picture import Picture
 # A Gaussian of 1 pixel.
 _GAUSSIAN = np.exp(-0.5 * np.arange(-3.0, 4.0) ** 2)
 DETAIL_KERNEL = tuple(np.float32(weight) for weight in _GAUSSIAN / _GAUSSIAN.sum())
+# Shares of red, green and blue in a grey level (ITU-R BT.601, as JPEG files and Pillow have them).
+LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Augmentation:
         brightness: within +- this many grey levels are added to all (ours).
         sharpness: detail finer than a Gaussian of 1 pixel is multiplied by a factor within 1 +-
             this (ours): other lenses, other resizing before the picture came here.
+        grey: probability that a crop in colours loses them (ours): old and grey photographs.
         clip: keep noisy grey levels within 0..255 (ours); the authors' code does not.
     """
 
@@ -105,6 +108,7 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
     sharpness: float = 0.0
+    grey: float = 0.0
 
     @classmethod
     def of(cls, keys: Mapping[str, Any]) -> "Augmentation":
@@ -125,7 +129,8 @@ class Augmentation:
         sharpness = 1.0
         if self.sharpness:
             sharpness += rng.uniform(-1, 1) * self.sharpness
-        return Drawn(flip, noise, 1 + factor, added, sharpness)
+        grey = bool(self.grey) and rng.random() < self.grey
+        return Drawn(flip, noise, 1 + factor, added, sharpness, grey)
 
 
 class Drawn(NamedTuple):
@@ -137,6 +142,7 @@ class Drawn(NamedTuple):
         contrast: factor of the distances from its mean grey level.
         brightness: grey levels added.
         sharpness: factor of its fine detail.
+        grey: whether it loses its colours.
     """
 
     flip: bool
@@ -144,6 +150,7 @@ class Drawn(NamedTuple):
     contrast: float
     brightness: float
     sharpness: float
+    grey: bool
 
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
@@ -216,13 +223,23 @@ def mirrored(xp, number: int, side) -> list:
     return found
 
 
+def without_colours(image: np.ndarray) -> np.ndarray:
+    """Grey levels in all three channels of an image [h, w, 3]: float32. [h, w, 1] stays."""
+    if image.shape[2] == 1:
+        return image
+    grey = image.astype(np.float32) @ np.float32(LUMA)
+    return grey[..., None].repeat(3, axis=2)
+
+
 def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """Changes sharpness and light, flips and adds noise, the last two with their probabilities.
+    """Changes colours, sharpness and light, flips and adds noise: what Augmentation says.
 
     Flipped head points are given by their pixel; the position within it is lost.
     """
     image, density, points = crop
-    flip, noise, contrast, brightness, sharpness = augmentation.draw(rng)
+    flip, noise, contrast, brightness, sharpness, grey = augmentation.draw(rng)
+    if grey:
+        image = without_colours(image)
     if augmentation.sharpness:
         image = sharpened(image, sharpness)
     if augmentation.light:
@@ -234,8 +251,8 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
         points[:, 0] = image.shape[1] - 1 - np.floor(points[:, 0])
     if noise:
         level = augmentation.noise_level
-        grey = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
-        image = image + grey[..., None]
+        added = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
+        image = image + added[..., None]
     if augmentation.clip and (augmentation.light or augmentation.sharpness or noise):
         image = np.clip(image, 0, 255)
     return Crop(image, density, points)

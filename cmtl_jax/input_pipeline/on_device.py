@@ -23,6 +23,7 @@ from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.crops import (
     DETAIL_KERNEL,
+    LUMA,
     Augmentation,
     CropRule,
     mirrored,
@@ -63,6 +64,7 @@ class Cuts(NamedTuple):
         contrast: float32 [B], factor of the distances from the crop's mean.
         brightness: float32 [B], grey levels added.
         sharpness: float32 [B], factor of fine detail.
+        grey: bool [B], colours are lost.
         noise: float32 [B], noise is uniform within +- this many grey levels; 0: none.
         seed: uint32 [B], of the noise.
         count: float32 [B], number of head points inside.
@@ -77,6 +79,7 @@ class Cuts(NamedTuple):
     contrast: np.ndarray
     brightness: np.ndarray
     sharpness: np.ndarray
+    grey: np.ndarray
     noise: np.ndarray
     seed: np.ndarray
     count: np.ndarray
@@ -150,6 +153,7 @@ class CutLoader:
             contrast=np.ones(n, np.float32),
             brightness=np.zeros(n, np.float32),
             sharpness=np.ones(n, np.float32),
+            grey=np.zeros(n, bool),
             noise=np.zeros(n, np.float32),
             seed=np.zeros(n, np.uint32),
             count=np.zeros(n, np.float32),
@@ -174,6 +178,7 @@ class CutLoader:
         cuts.flip[i] = drawn.flip
         cuts.contrast[i], cuts.brightness[i] = drawn.contrast, drawn.brightness
         cuts.sharpness[i] = drawn.sharpness
+        cuts.grey[i] = drawn.grey
         if drawn.noise:
             cuts.noise[i] = self.augmentation.noise_level
             cuts.seed[i] = rng.integers(2**32, dtype=np.uint32)
@@ -238,6 +243,9 @@ class Cutter:
         return jnp.pad(x, [*pad, *[(0, 0)] * (x.ndim - 2)])[: self.shape[0], : self.shape[1]]
 
     def _augment(self, image: jax.Array, valid: jax.Array, cut: Cuts) -> jax.Array:
+        if image.shape[-1] == 3:
+            grey = jnp.dot(image, jnp.float32(LUMA), precision=jax.lax.Precision.HIGHEST)
+            image = jnp.where(cut.grey, grey[..., None], image)
         if self.sharpen:
             smooth = image
             for axis, side in enumerate((cut.size[0], cut.size[1])):
