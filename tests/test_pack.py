@@ -1,4 +1,4 @@
-"""A data set in one file: grey, small, and a raw folder again once it is unpacked."""
+"""A data set in one file: small, and a raw folder again once it is unpacked."""
 
 import io
 import zipfile
@@ -125,11 +125,21 @@ def test_same_data_same_bytes_and_the_test_split_can_stay(raw, tmp_path):
     assert len(names) == 6 and all("train_data" in name for name in names)
 
 
-def test_what_cannot_be_packed(raw, tmp_path):
+def test_with_colours_the_pictures_are_the_same_files(raw, tmp_path):
     config = sha(raw)
     config.input.channels = 3
-    with pytest.raises(UserError, match="grey"):
-        data.pack_data(config, tmp_path / "work")
+    archive = zipfile.ZipFile(data.pack_data(config, tmp_path / "work"))
+    files = [path for path in raw.rglob("*") if path.is_file()]
+    assert len(archive.namelist()) == len(files) == 8
+    for path in files:
+        assert archive.read(path.relative_to(raw).as_posix()) == path.read_bytes()
+    picture = raw / "part_A_final/train_data/images/IMG_2.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+    with pytest.raises(UserError, match="IMG_2"):
+        data.pack_data(config, tmp_path / "damaged")
+
+
+def test_what_cannot_be_packed(raw, tmp_path):
     with pytest.raises(UserError, match="nothing to pack"):
         pack.pack("synthetic", tmp_path / "s.zip")
     with pytest.raises(UserError, match="no such|has the splits"):

@@ -3,7 +3,7 @@
 import io
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from PIL import Image
 from tqdm import tqdm
@@ -54,8 +54,9 @@ def pack(
     raw_dir: str | pathlib.Path | None = None,
     options: dict | None = None,
     splits: Iterable[str] | None = None,
+    channels: int = 1,
 ) -> pathlib.Path:
-    """Writes the pictures, grey, and annotations of a raw folder into a zip file.
+    """Writes the pictures and annotations of a raw folder into a zip file.
 
     Unpacked, the file is a raw folder again.
 
@@ -65,6 +66,7 @@ def pack(
       raw_dir: the raw folder.
       options: as for `prepare.prepare`.
       splits: those wanted; all if None.
+      channels: 1: pictures without their colours; 3: as they are.
 
     Returns:
       `out`.
@@ -85,7 +87,7 @@ def pack(
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, items, raw_dir.resolve())
+        _write(partial, items, raw_dir.resolve(), grey if channels == 1 else _whole)
         partial.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder") from error
@@ -94,7 +96,18 @@ def pack(
     return out
 
 
-def _write(path: pathlib.Path, items: list[Item], root: pathlib.Path) -> None:
+def _whole(data: bytes, name: str) -> bytes:
+    """A picture's bytes as they are, once it is known that they can be read."""
+    pictures.decode(data, name)
+    return data
+
+
+def _write(
+    path: pathlib.Path,
+    items: list[Item],
+    root: pathlib.Path,
+    packed: Callable[[bytes, str], bytes],
+) -> None:
     written = set()
     with zipfile.ZipFile(path, "w") as archive:
         for item in tqdm(items, desc="packing", unit="picture"):
@@ -106,4 +119,4 @@ def _write(path: pathlib.Path, items: list[Item], root: pathlib.Path) -> None:
                 entry = zipfile.ZipInfo(file.resolve().relative_to(root).as_posix(), _DATE)
                 entry.external_attr = 0o644 << 16
                 kind = zipfile.ZIP_STORED if i == 0 else zipfile.ZIP_DEFLATED
-                archive.writestr(entry, grey(data, str(file)) if i == 0 else data, kind)
+                archive.writestr(entry, packed(data, str(file)) if i == 0 else data, kind)

@@ -63,8 +63,9 @@ def _raw_dir(d: ml_collections.ConfigDict) -> str | None:
 
 
 def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
-    """Writes the config's raw data, in grey, into workdir/pack/<config name>.zip.
+    """Writes the config's raw data into workdir/pack/<config name>.zip.
 
+    Pictures lose their colours, unless config.input.channels is 3.
     With config.eval.split=train or val the test pictures are left out: an evaluation of those
     needs none.
 
@@ -72,15 +73,14 @@ def pack_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathl
         The file. Unpacked, it is what config.dataset.raw_dir names.
 
     Raises:
-        UserError: the raw data is missing or wrong, or the config wants colour.
+        UserError: the raw data is missing or wrong.
     """
-    if config.input.channels != 1:
-        raise UserError("a pack is grey; --mode=pack needs config.input.channels=1")
     d, splits = config.dataset, None
     if config.eval.split in ("train", "val") and d.name != "ucf_cc_50":
         splits = ["train"]
     path = workdir / "pack" / f"{config.name or d.name}.zip"
-    pack.pack(d.name, path, _raw_dir(d), d.options.to_dict(), splits)
+    channels = config.input.channels
+    pack.pack(d.name, path, _raw_dir(d), d.options.to_dict(), splits, channels)
     logging.info(
         "%s: %.1f MB. Unpack it (python -m zipfile -e %s DIR) and say --config.dataset.raw_dir=DIR",
         path, path.stat().st_size / 1e6, path,
