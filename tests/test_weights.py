@@ -94,15 +94,15 @@ def test_real_pictures_of_another_set_are_counted(counter, shared):
     assert 0.1 < sum(counts) / sum(true) < 10
 
 
-def test_by_default_crowds_are_counted_by_one_and_texture_by_the_other(shared):
-    """Pictures on which `shb` and `sha` differ by some hundred people and more."""
+def test_by_default_crowds_are_counted_by_one_and_streets_by_the_other(shared):
+    """Pictures on which `shb` and `sha` differ by far."""
     folder = shared / "data/ShanghaiTech"
     crowd = folder / "part_A_final/train_data/images/IMG_112.jpg"
-    leopard = folder / "part_B_final/test_data/images/IMG_17.jpg"
-    if not (crowd.is_file() and leopard.is_file()):
+    street = folder / "part_B_final/test_data/images/IMG_49.jpg"
+    if not (crowd.is_file() and street.is_file()):
         pytest.skip("ShanghaiTech is not here")
     auto, streets, close = (cmtl_jax.load(name) for name in ("auto", "shb", "sha"))
     assert close(crowd).count > 3 * streets(crowd).count
     assert auto(crowd).count == pytest.approx(close(crowd).count, rel=0.01)
-    assert close(leopard).count > 3 * streets(leopard).count
-    assert auto(leopard).count == pytest.approx(streets(leopard).count, rel=0.01)
+    assert close(street).count > 2 * streets(street).count
+    assert auto(street).count == pytest.approx(streets(street).count, rel=0.01)

@@ -195,10 +195,8 @@ class Counter:
         streets = _spacing(density, picture)
         if not close_crowds.asked(streets):
             return density
-        close = self._close.density_of_seen(
-            self._close._seen(picture),
-            lambda channels: picture_files.with_channels(picture, channels),
-        )
+        with_channels = functools.partial(picture_files.with_channels, picture)
+        close = self._close.density_of_seen(self._close._seen(picture), with_channels)
         share = np.float32(close_crowds.share(streets, _spacing(close, picture)))
         if not share:
             return density
@@ -302,9 +300,7 @@ class Counter:
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
-        density = self.second_look(
-            density, lambda channels: picture_files.with_channels(image, channels)
-        )
+        density = self.second_look(density, functools.partial(picture_files.with_channels, image))
         density = resize.density(density, image.shape[:2])
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
