@@ -15,6 +15,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 # What Pillow may take a file for, whatever its name: its other formats are rare, and one of them
 # (EPS) starts a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Shares of red, green and blue in a grey level (ITU-R BT.601), as Pillow converts and JPEG stores.
+LUMA = (0.299, 0.587, 0.114)
 
 _ORIENTATION = 0x0112  # EXIF tag
 _BIT_DEPTH = 24  # offset in the header of a PNG file

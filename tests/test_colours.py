@@ -7,7 +7,7 @@ import small_run
 from work_folders import random_params, untrained
 
 from cmtl_jax import config as base_config
-from cmtl_jax import trained_model
+from cmtl_jax import pictures, trained_model
 from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.models import colours
 from cmtl_jax.parallel import Parallel
@@ -24,7 +24,7 @@ def test_they_see_the_grey_levels_of_a_coloured_picture(name):
     coloured = colours.of_grey(grey, expected)
     assert jax.tree.map(np.shape, coloured) == jax.tree.map(lambda x: x.shape, expected)
     picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.float32)
-    levels = (picture * np.array(colours.LUMA, np.float32)).sum(axis=2, keepdims=True)
+    levels = (picture * np.array(pictures.LUMA, np.float32)).sum(axis=2, keepdims=True)
     size = np.array([[32, 48]])
     apply = jax.jit(lambda params, image: model.apply({"params": params}, image, size).density)
     seen = [

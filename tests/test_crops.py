@@ -319,16 +319,15 @@ def test_sharpness_is_that_of_an_unsharp_mask():
 
 def test_grey_crops_have_the_levels_that_pillow_gives():
     image = np.random.default_rng(0).integers(0, 256, (21, 34, 3)).astype(np.uint8)
-    grey = crops.without_colours(image)
-    assert np.ptp(grey, axis=2).max() == 0
+    grey = crops.grey_levels(image)
+    assert grey.shape == (21, 34, 1) and grey.dtype == np.float32
     assert np.abs(grey[..., 0] - np.asarray(Image.fromarray(image).convert("L"))).max() < 0.51
-    one = image[..., :1]
-    assert crops.without_colours(one) is one
 
 
 def test_so_many_crops_are_grey_and_other_draws_stay_the_same():
     some = Augmentation(flip=0.5, noise=0.5, contrast=0.2, sharpness=0.6, grey=0.3)
     none = dataclasses.replace(some, grey=0.0)
+    silent = dataclasses.replace(some, noise=0.0)
     number = 0
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
     crop = Crop(image, np.zeros((6, 8), np.float32), np.zeros((0, 2), np.float32))
@@ -337,8 +336,12 @@ def test_so_many_crops_are_grey_and_other_draws_stay_the_same():
         assert with_it[:5] == without[:5] and not without.grey
         number += with_it.grey
         if seed < 20:
-            made = crops.augment(crop, dataclasses.replace(some, noise=0), np.random.default_rng(seed))
-            assert (np.ptp(made.image, axis=2).max() < 1e-3) == with_it.grey
+            made = crops.augment(crop, silent, np.random.default_rng(seed)).image
+            assert made.shape == image.shape and made.dtype == np.float32
+            assert (np.ptp(made, axis=2).max() < 1e-3) == with_it.grey
+            grey_crop = crop._replace(image=image[..., :1])
+            one = crops.augment(grey_crop, silent, np.random.default_rng(seed))
+            assert one.image.shape == (6, 8, 1)
     assert 95 < number < 145
 
 

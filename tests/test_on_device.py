@@ -38,8 +38,8 @@ class Both:
             sizes, points, GROUPS, BATCH, rule, augmentation, 3, shard
         )
         self.cutter = on_device.cutter(
-            pictures, rule, chosen.shapes[0], mean=MEAN, std=STD, clip=augmentation.clip,
-            sharpen=augmentation.sharpness > 0,
+            pictures, rule, chosen.shapes[0], mean=MEAN, std=STD,
+            augmentation=augmentation,
         )
         self.device = jax.jit(lambda cutter, cuts: cutter(cuts))
 

@@ -87,7 +87,7 @@ def pack(
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, items, raw_dir.resolve(), grey if channels == 1 else _whole)
+        _write(partial, items, raw_dir.resolve(), grey if channels == 1 else _checked)
         partial.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder") from error
@@ -96,7 +96,7 @@ def pack(
     return out
 
 
-def _whole(data: bytes, name: str) -> bytes:
+def _checked(data: bytes, name: str) -> bytes:
     """A picture's bytes as they are, once it is known that they can be read."""
     pictures.decode(data, name)
     return data
@@ -106,7 +106,7 @@ def _write(
     path: pathlib.Path,
     items: list[Item],
     root: pathlib.Path,
-    packed: Callable[[bytes, str], bytes],
+    convert: Callable[[bytes, str], bytes],
 ) -> None:
     written = set()
     with zipfile.ZipFile(path, "w") as archive:
@@ -119,4 +119,4 @@ def _write(
                 entry = zipfile.ZipInfo(file.resolve().relative_to(root).as_posix(), _DATE)
                 entry.external_attr = 0o644 << 16
                 kind = zipfile.ZIP_STORED if i == 0 else zipfile.ZIP_DEFLATED
-                archive.writestr(entry, packed(data, str(file)) if i == 0 else data, kind)
+                archive.writestr(entry, convert(data, str(file)) if i == 0 else data, kind)

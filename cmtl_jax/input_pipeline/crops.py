@@ -11,12 +11,11 @@ from PIL import Image
 from cmtl_jax.input_pipeline import resize
 from cmtl_jax.input_pipeline.batch import Crop
 from cmtl_jax.input_pipeline.picture import Picture
+from cmtl_jax.pictures import LUMA
 
 # A Gaussian of 1 pixel.
 _GAUSSIAN = np.exp(-0.5 * np.arange(-3.0, 4.0) ** 2)
 DETAIL_KERNEL = tuple(np.float32(weight) for weight in _GAUSSIAN / _GAUSSIAN.sum())
-# Shares of red, green and blue in a grey level (ITU-R BT.601, as JPEG files and Pillow have them).
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,12 +222,9 @@ def mirrored(xp, number: int, side) -> list:
     return found
 
 
-def without_colours(image: np.ndarray) -> np.ndarray:
-    """Grey levels in all three channels of an image [h, w, 3]: float32. [h, w, 1] stays."""
-    if image.shape[2] == 1:
-        return image
-    grey = image.astype(np.float32) @ np.float32(LUMA)
-    return grey[..., None].repeat(3, axis=2)
+def grey_levels(image):
+    """Those of colours [h, w, 3], a numpy or jax array: float32 [h, w, 1]."""
+    return sum(np.float32(share) * image[..., i : i + 1] for i, share in enumerate(LUMA))
 
 
 def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
@@ -238,8 +234,8 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
     """
     image, density, points = crop
     flip, noise, contrast, brightness, sharpness, grey = augmentation.draw(rng)
-    if grey:
-        image = without_colours(image)
+    if grey and image.shape[2] == 3:
+        image = np.broadcast_to(grey_levels(image), image.shape)
     if augmentation.sharpness:
         image = sharpened(image, sharpness)
     if augmentation.light:

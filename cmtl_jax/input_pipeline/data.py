@@ -410,8 +410,7 @@ def cutter(config: ml_collections.ConfigDict, train: Pictures) -> on_device.Cutt
         buckets.choose(sizes, 1).shapes[0],
         mean=config.input.mean,
         std=config.input.std,
-        clip=config.augment.clip,
-        sharpen=config.augment.sharpness > 0,
+        augmentation=_augmentation(config),
     )
 
 

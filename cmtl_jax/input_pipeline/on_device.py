@@ -23,9 +23,9 @@ from cmtl_jax.input_pipeline.batch import Batch
 from cmtl_jax.input_pipeline.count_groups import CountGroups
 from cmtl_jax.input_pipeline.crops import (
     DETAIL_KERNEL,
-    LUMA,
     Augmentation,
     CropRule,
+    grey_levels,
     mirrored,
     points_inside,
 )
@@ -197,9 +197,8 @@ class Cutter:
         window: (height, width) of the largest box.
         mean: grey level that becomes 0.
         std: grey levels that become 1.
-        clip: keep grey levels that were changed within 0..255.
         zoom: whether boxes are resized at all.
-        sharpen: whether sharpness changes at all.
+        augmentation: what may happen to crops; the cuts say what does.
     """
 
     store: Store
@@ -207,9 +206,8 @@ class Cutter:
     window: tuple[int, int] = flax.struct.field(pytree_node=False)
     mean: float = flax.struct.field(pytree_node=False)
     std: float = flax.struct.field(pytree_node=False)
-    clip: bool = flax.struct.field(pytree_node=False)
     zoom: bool = flax.struct.field(pytree_node=False)
-    sharpen: bool = flax.struct.field(pytree_node=False)
+    augmentation: Augmentation = flax.struct.field(pytree_node=False)
 
     def __call__(self, cuts: Cuts) -> Batch:
         """The batch, as batch.collate makes it of the same crops."""
@@ -243,10 +241,9 @@ class Cutter:
         return jnp.pad(x, [*pad, *[(0, 0)] * (x.ndim - 2)])[: self.shape[0], : self.shape[1]]
 
     def _augment(self, image: jax.Array, valid: jax.Array, cut: Cuts) -> jax.Array:
-        if image.shape[-1] == 3:
-            grey = jnp.dot(image, jnp.float32(LUMA), precision=jax.lax.Precision.HIGHEST)
-            image = jnp.where(cut.grey, grey[..., None], image)
-        if self.sharpen:
+        if self.augmentation.grey and image.shape[-1] == 3:
+            image = jnp.where(cut.grey, grey_levels(image), image)
+        if self.augmentation.sharpness:
             smooth = image
             for axis, side in enumerate((cut.size[0], cut.size[1])):
                 taps = zip(DETAIL_KERNEL, mirrored(jnp, self.shape[axis], side), strict=True)
@@ -256,7 +253,7 @@ class Cutter:
         lit = (image - mean) * cut.contrast + (mean + cut.brightness)
         noise = jax.random.uniform(jax.random.key(cut.seed), self.shape, minval=-1, maxval=1)
         changed = lit + cut.noise * noise[..., None]
-        return jnp.clip(changed, 0, 255) if self.clip else changed
+        return jnp.clip(changed, 0, 255) if self.augmentation.clip else changed
 
 
 def cutter(
@@ -266,8 +263,7 @@ def cutter(
     *,
     mean: float,
     std: float,
-    clip: bool,
-    sharpen: bool,
+    augmentation: Augmentation,
 ) -> Cutter:
     """The cutter of training pictures; decodes them.
 
@@ -277,8 +273,7 @@ def cutter(
         shape: (H, W) of the batches.
         mean: as in Cutter.
         std: as in Cutter.
-        clip: as in Cutter.
-        sharpen: as in Cutter.
+        augmentation: as in Cutter.
 
     Raises:
         UserError: as `store`.
@@ -290,7 +285,7 @@ def cutter(
         for axis in (0, 1):
             shown = min(math.ceil(crop[axis] * (1 + rule.zoom)), sides[axis])
             largest[axis] = max(largest[axis], shown)
-    return Cutter(store(pictures), shape, tuple(largest), mean, std, clip, rule.zoom > 0, sharpen)
+    return Cutter(store(pictures), shape, tuple(largest), mean, std, rule.zoom > 0, augmentation)
 
 
 def _inside(number: int, limit: jax.Array) -> jax.Array:

@@ -5,10 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PyTree = Any
+from cmtl_jax.pictures import LUMA
 
-# Of red, green and blue in the grey level of a pixel (ITU-R BT.601), as Pillow converts pictures.
-LUMA = (0.299, 0.587, 0.114)
+PyTree = Any
 
 
 def of_grey(params: PyTree, expected: PyTree) -> PyTree:
