@@ -36,7 +36,7 @@ def base() -> ml_collections.ConfigDict:
     d.val_split = "stratified"  # stratified by count | released (authors' code: any, one fewer)
     d.leave_out = ""  # ids of pictures that are not trained on, such as IMG_1,IMG_9
     # Other data sets whose training pictures are trained on, too: shanghaitech-part_a,
-    # shanghaitech-part_b, empty_scenes (drawn, without people), folders of pictures with points.
+    # shanghaitech-part_b, empty_scenes and textures (drawn, without people), folders with points.
     d.extra = ""
     d.repeat = 1  # times that a round takes each picture of the data set itself
     d.validate_on = "whole"  # whole held-out pictures | patches of them (authors' code)

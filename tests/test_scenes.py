@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmtl_jax.datasets import scenes
+from cmtl_jax.datasets import photograph, scenes
 from cmtl_jax.datasets.scenes import Scene, render_scene
 
 HEIGHT, WIDTH = 192, 256
@@ -175,7 +175,7 @@ def test_points_fit_the_finished_picture():
     points = scenes._visible_heads(plan, labels)
     empty = dataclasses.replace(plan, figures=[f for f in plan.figures if f.head is None])
     lit = [
-        scenes._light(np.random.default_rng(1), painted)
+        photograph.light(np.random.default_rng(1), painted)
         for painted in (canvas, scenes._paint(empty)[0])
     ]
     change = np.abs(lit[0] - lit[1]).sum(-1)

@@ -1,4 +1,4 @@
-"""Drawn crowds: no download, exact annotations, any number and size."""
+"""Drawn crowds, and textures without people: no download, exact annotations, any number and size."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cmtl_jax import pictures
-from cmtl_jax.datasets import scenes
+from cmtl_jax.datasets import photograph, scenes, textures
 from cmtl_jax.datasets.crowd_builder import CrowdBuilder, CrowdConfig, Found, Item
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.errors import UserError
@@ -22,7 +22,8 @@ class SyntheticConfig(CrowdConfig):
     """Numbers of pictures, ranges of their sides in pixels (ends included), and the seed.
 
     `people` in each picture; None: as many as are drawn at random. `enlarge` times the sides drawn
-    are those of the picture, which then is soft as photos are, not sharp to the pixel.
+    are those of the picture, which then is soft as photos are, not sharp to the pixel. With
+    `textures` each is a surface with nobody on it, in place of a scene.
     """
 
     num_train: int = 64
@@ -32,6 +33,7 @@ class SyntheticConfig(CrowdConfig):
     seed: int = 0
     people: int | None = None
     enlarge: int = 1
+    textures: bool = False
 
     @property
     def base(self) -> str:
@@ -40,7 +42,9 @@ class SyntheticConfig(CrowdConfig):
         name = f"train{self.num_train}-test{self.num_test}-h{height}-w{width}-seed{self.seed}"
         if self.people is not None:
             name += f"-people{self.people}"
-        return name if self.enlarge == 1 else f"{name}-enlarge{self.enlarge}"
+        if self.enlarge != 1:
+            name += f"-enlarge{self.enlarge}"
+        return f"{name}-textures" if self.textures else name
 
 
 def _default() -> SyntheticConfig:
@@ -73,18 +77,21 @@ class Synthetic(CrowdBuilder):
         seed: int = SyntheticConfig.seed,
         people: int | None = SyntheticConfig.people,
         enlarge: int = SyntheticConfig.enlarge,
+        textures: bool = SyntheticConfig.textures,
     ) -> CrowdConfig:
         """The config of a drawn data set.
 
         Raises:
-          UserError: no pictures at all, an empty range of sides, fewer people than none, or no
-            whole number of times.
+          UserError: no pictures at all, an empty range of sides, fewer people than none, people
+            on textures, or no whole number of times.
         """
         height, width = tuple(map(int, height)), tuple(map(int, width))
         if min(num_train, num_test, seed) < 0 or num_train + num_test < 1:
             raise UserError("synthetic: num_train, num_test and seed must be 0 or more, not both 0")
         if people is not None and people < 0:
             raise UserError(f"synthetic: people is a number of people or None, not {people}")
+        if textures and people:
+            raise UserError("synthetic: there are no people on textures; leave out one of the two")
         if not isinstance(enlarge, int) or enlarge < 1:
             raise UserError(f"synthetic: enlarge is a whole number from 1 on, not {enlarge}")
         for sides in (height, width):
@@ -95,7 +102,7 @@ class Synthetic(CrowdBuilder):
                 )
         fields = dict(
             num_train=num_train, num_test=num_test, height=height, width=width, seed=seed,
-            people=people, enlarge=enlarge,
+            people=people, enlarge=enlarge, textures=bool(textures),
         )  # fmt: skip
         return SyntheticConfig.named(SyntheticConfig(name="", **fields).base, rule, **fields)
 
@@ -114,7 +121,9 @@ class Synthetic(CrowdBuilder):
 
     def fingerprint(self, items: list[Item]) -> str:
         """Changes with the code that draws; the config's name holds the rest."""
-        return hashlib.sha256(inspect.getsource(scenes).encode()).hexdigest()
+        drawn = textures if self.builder_config.textures else scenes
+        sources = "".join(map(inspect.getsource, (photograph, drawn)))
+        return hashlib.sha256(sources.encode()).hexdigest()
 
     def _item(self, split: str, index: int) -> Item:
         config = self.builder_config
@@ -124,13 +133,18 @@ class Synthetic(CrowdBuilder):
         seed = int(generator.integers(2**31))
 
         def read() -> tuple[bytes, np.ndarray]:
-            scene = scenes.render_scene(seed, height, width, people=config.people)
-            picture, times = scene.picture, config.enlarge
+            if config.textures:
+                picture = textures.render_texture(seed, height, width)
+                points = np.zeros((0, 2), np.float32)
+            else:
+                scene = scenes.render_scene(seed, height, width, people=config.people)
+                picture, points = scene.picture, scene.points
+            times = config.enlarge
             if times > 1:
                 picture = cv2.resize(
                     picture, (width * times, height * times), interpolation=cv2.INTER_CUBIC
                 )
-            points = (scene.points + np.float32(0.5)) * times - np.float32(0.5)
+            points = (points + np.float32(0.5)) * times - np.float32(0.5)
             return pictures.encode_png(picture), points
 
         return Item(f"{split}_{index}", (), read, lambda: height * width * config.enlarge**2)

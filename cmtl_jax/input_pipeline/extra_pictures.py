@@ -1,7 +1,7 @@
 """Training pictures out of other data sets than the one that is learned and tested (ours).
 
-A few hundred pictures of dense crowds do not tell a network what is no head: part B's streets and
-drawn scenes without people do. Key dataset.extra.
+A few hundred pictures of dense crowds do not tell a network what is no head: part B's streets,
+drawn scenes without people and drawn textures do. Key dataset.extra.
 """
 
 import pathlib
@@ -35,6 +35,16 @@ SOURCES = {
             "width": (160, 480),
             "people": 0,
             "enlarge": 2,
+        },
+    ),
+    "textures": _Source(
+        "synthetic",
+        {
+            "num_train": 320,
+            "num_test": 0,
+            "height": (240, 600),
+            "width": (320, 800),
+            "textures": True,
         },
     ),
 }
