@@ -146,9 +146,7 @@ def _noise(rng: np.random.Generator, side: int, cell: int) -> np.ndarray:
     """Smooth noise uint8 [side, side] around 128 whose features are about `cell` texels."""
     number = side // cell + 3
     small = rng.integers(0, 256, (number, number), dtype=np.uint8)
-    big = cv2.resize(
-        small, (number * cell, number * cell), interpolation=cv2.INTER_LINEAR_EXACT
-    )
+    big = cv2.resize(small, (number * cell, number * cell), interpolation=cv2.INTER_LINEAR_EXACT)
     return big[cell : cell + side, cell : cell + side]
 
 
