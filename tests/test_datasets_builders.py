@@ -106,6 +106,16 @@ def test_synthetic_without_people_and_enlarged(tmp_path):
     assert not any(entry.count for split in empty.splits.values() for entry in split.index)
 
 
+def test_synthetic_textures(tmp_path):
+    scenes = prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES)
+    drawn = prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | {"textures": True})
+    for one, other in zip(scenes.splits["train"], drawn.splits["train"], strict=True):
+        assert not len(other.points) and not other.density.any()
+        assert one.image_bytes != other.image_bytes
+        image = pictures.decode(other.image_bytes, other.id, 3)
+        assert image.shape == pictures.decode(one.image_bytes, one.id, 3).shape
+
+
 def test_synthetic_refuses_what_cannot_be_drawn(tmp_path):
     least = scenes.MIN_SIDE
     for wrong in (
@@ -116,6 +126,7 @@ def test_synthetic_refuses_what_cannot_be_drawn(tmp_path):
         {"people": -1},
         {"enlarge": 0},
         {"enlarge": 1.5},
+        {"textures": True, "people": 3},
     ):
         with pytest.raises(UserError, match="synthetic"):
             prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | wrong)
