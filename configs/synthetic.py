@@ -13,7 +13,12 @@ def get_config(preset=None):
     config.name = "synthetic"
     config.dataset.name = "synthetic"
     config.dataset.options.update(
-        num_train=240, num_test=60, height=(160, 224), width=(224, 288), seed=0
+        num_train=240,
+        num_test=60,
+        height=(160, 224),
+        width=(224, 288),
+        seed=0,
+        textures=False,  # True: surfaces without people, such as gravel and cloth
     )
     base_config.apply_preset(config, preset)
     if config.preset == "recommended":
