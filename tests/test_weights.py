@@ -10,7 +10,7 @@ from PIL import Image
 
 import cmtl_jax
 from cmtl_jax import trained_model
-from cmtl_jax.datasets import annotations, scenes
+from cmtl_jax.datasets import annotations, scenes, textures
 
 NAMES = [trained_model.AUTO, *trained_model.shipped()]
 MOST_BYTES = 10_000_000
@@ -78,6 +78,12 @@ def test_empty_streets_are_nearly_empty(counter, sees_people_in_texture):
     """Drawn ones, soft as photos are; the fifth has grainy ground, the worst that was known."""
     counts = [count_drawn(counter, 0, seed) for seed in range(3, 11)]
     assert max(counts) < 10 and np.median(counts) < 3
+
+
+def test_textures_are_nearly_empty(counter, sees_people_in_texture):
+    """Gravel, cloth and the like; weights of streets and crowds alone counted 3,000 in the first."""
+    counts = [counter(textures.render_texture((9, i), 480, 640)).count for i in range(8)]
+    assert max(counts) < 50 and np.median(counts) < 5
 
 
 def test_real_pictures_of_another_set_are_counted(counter, shared):
