@@ -24,7 +24,8 @@ def base() -> ml_collections.ConfigDict:
     c.seed = 0  # of initialisation, crops, order, noise and dropout
     c.parallel = "jit"  # jit (sharded mesh) | pmap: how a step runs on many devices
     c.matmul_precision = "float32"  # float32 | tensorfloat32 (faster on GPUs that have it)
-    c.init_from = ""  # work folder (its best weights) or released file: trained on, evaluated
+    # Work folder (its best weights), file or name: trained on, evaluated. With commas: their mean.
+    c.init_from = ""
 
     d = c.dataset = ml_collections.ConfigDict()
     d.name = ""  # shanghaitech | ucf_cc_50 | point_folder | synthetic

@@ -123,7 +123,7 @@ def summarise(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     _require_each_once([image.id for image in everything], str(workdir))
     result = combine(results, images)
     result["protocol"] = _protocol(config, results, everything)
-    other = f"-from-{pathlib.Path(config.init_from).name}" if config.init_from else ""
+    other = f"-from-{trained_model.short_name(config.init_from)}" if config.init_from else ""
     folder = workdir / "eval" / f"{NAME}{other}"
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,7 +300,7 @@ def _results_folder(
     """Where evaluation puts a fold's results; `trained`: those of the folder's own weights."""
     other = ""
     if config.init_from and not trained and (folder / checkpoints_lib.FOLDER).exists():
-        other = f"-from-{pathlib.Path(config.init_from).name}"
+        other = f"-from-{trained_model.short_name(config.init_from)}"
     return folder / "eval" / f"ucf_cc_50-fold_{config.dataset.fold}-test{other}"
 
 

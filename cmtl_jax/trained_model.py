@@ -28,6 +28,8 @@ SHIPPED = pathlib.Path(__file__).parent / "weights"  # come with the package, a 
 # Two of them together, for counting alone: those for streets, and for close crowds.
 AUTO, STREETS, CLOSE = "auto", "shb", "sha"
 
+SEPARATOR = ","  # between weights that are averaged
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -83,13 +85,19 @@ def restore(
     Args:
         source: work folder; safetensors file of ours; HDF5 file in the format of the authors'
             PyTorch code of CMTL or MCNN, recognised by its keys; or a name of `shipped`, unless a
-            file or work folder of that name is there.
+            file or work folder of that name is there. Several, with commas between them: the mean
+            of their weights.
         parallel: whose devices hold the weights.
         which: 'best', 'latest' or a step; a file holds one set of weights.
 
     Raises:
-        UserError: there is nothing to restore there, it is damaged, or of another program.
+        UserError: there is nothing to restore there, it is damaged, or of another program; or
+            several do not belong together.
     """
+    if len(several := sources(source)) > 1:
+        from cmtl_jax import weight_average  # it needs this file
+
+        return weight_average.average([restore(one, parallel, which) for one in several])
     # Imported here: a file of weights is used without Orbax and HDF5, which take long to import.
     from cmtl_jax.interop import safetensors_file
 
@@ -128,6 +136,17 @@ def restore(
     finally:
         reader.close()
     return TrainedModel(model, params, config, groups, about, step, str(source))
+
+
+def sources(source: str | os.PathLike) -> list[str]:
+    """The weights of which `source` names the mean; one where it is a path with commas itself."""
+    names = [name.strip() for name in str(source).split(SEPARATOR)]
+    return [str(source)] if pathlib.Path(source).exists() or not all(names) else names
+
+
+def short_name(source: str | os.PathLike) -> str:
+    """The same without folders, for names of files: a, or a+b where they are averaged."""
+    return "+".join(pathlib.Path(name).name for name in sources(source))
 
 
 def is_work_folder(folder: pathlib.Path) -> bool:

@@ -49,9 +49,7 @@ def test_what_cannot_be_drawn_is_refused(seed, height, width):
         render_texture(seed, height, width)
 
 
-@pytest.mark.parametrize(
-    "kind", ["_pieces", "_lattice", "_strokes", "_veins", "_weave", "_print"]
-)
+@pytest.mark.parametrize("kind", ["_pieces", "_lattice", "_strokes", "_veins", "_weave", "_print"])
 def test_each_kind_fills_a_plane_with_detail(kind):
     for seed in range(3):
         rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import jinja2
 import ml_collections
 
 from cmtl_jax import config as base_config
-from cmtl_jax import metrics, work_folder
+from cmtl_jax import metrics, trained_model, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report
 from cmtl_jax.interop import description
@@ -72,7 +72,9 @@ def command(config: ml_collections.ConfigDict) -> str:
         if key.startswith(_NOT_OF_THE_COMMAND) or usual.get(key) == value:
             continue
         if key == "init_from":
-            value = pathlib.Path(value).name
+            value = trained_model.SEPARATOR.join(
+                pathlib.Path(one).name for one in trained_model.sources(value)
+            )
         quoted = f'"{value}"' if isinstance(value, tuple) else value
         parts.append(f"--config.{key}={quoted}")
     return " ".join(parts)
