@@ -1,4 +1,4 @@
-"""Drawn crowds, and textures without people: no download, exact annotations, any number and size."""
+"""Drawn crowds, and textures without people: no download, exact annotations, any size."""
 
 import dataclasses
 import hashlib

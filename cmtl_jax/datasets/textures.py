@@ -1,4 +1,4 @@
-"""Procedurally drawn surfaces without people, seen from near or far; the project's own construction.
+"""Drawn surfaces without people, seen from near or far; the project's own construction.
 
 Pebbles, leaves, confetti, spots, bricks, beads, grass, straw, wood, marble, cloth and print: what a
 network that learned dense crowds from a few hundred pictures takes for heads. A plane is drawn

@@ -113,7 +113,11 @@ def evaluate_checkpoint(
     if parallel.process_index == 0:
         # Results of other weights never replace those of the run that lives here.
         own = (workdir / checkpoints.FOLDER).exists()
-        other = f"-from-{trained_model.short_name(config.init_from)}" if config.init_from and own else ""
+        other = (
+            f"-from-{trained_model.short_name(config.init_from)}"
+            if config.init_from and own
+            else ""
+        )
         folder = workdir / "eval" / f"{data.name}-{split}{other}"
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
