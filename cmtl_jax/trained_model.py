@@ -144,9 +144,9 @@ def sources(source: str | os.PathLike) -> list[str]:
     return [str(source)] if pathlib.Path(source).exists() or not all(names) else names
 
 
-def short_name(source: str | os.PathLike) -> str:
+def short_name(source: str | os.PathLike, between: str = "+") -> str:
     """The same without folders, for names of files: a, or a+b where they are averaged."""
-    return "+".join(pathlib.Path(name).name for name in sources(source))
+    return between.join(pathlib.Path(name).name for name in sources(source))
 
 
 def is_work_folder(folder: pathlib.Path) -> bool:

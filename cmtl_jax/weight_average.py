@@ -42,8 +42,7 @@ def average(models: Sequence[TrainedModel]) -> TrainedModel:
     if any(one != shapes[-1] for one in shapes):
         raise UserError(f"{SEPARATOR.join(one.source for one in models)}: not of the same network")
     params = jax.tree.map(
-        lambda *leaves: sum(leaves[1:], start=leaves[0]) / len(leaves),
-        *(one.params for one in models),
+        lambda *leaves: sum(leaves) / len(leaves), *(one.params for one in models)
     )
     source = SEPARATOR.join(one.source for one in models)
     return dataclasses.replace(last, params=params, source=source)

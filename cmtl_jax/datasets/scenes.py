@@ -16,10 +16,8 @@ import cv2
 import numpy as np
 
 from cmtl_jax.datasets import photograph
+from cmtl_jax.datasets.paint import SHIFT, blotches, rgb
 from cmtl_jax.datasets.photograph import SUPER
-
-# Polygons carry SHIFT fractional bits.
-SHIFT = 4
 
 # A head counts if at least this share of its ellipse can be seen.
 VISIBLE_SHARE = 0.5
@@ -479,14 +477,10 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return _fixed(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]))
 
 
-def _colour(values) -> tuple[int, int, int]:
-    return tuple(np.round(np.clip(values, 3, 252)).astype(int).tolist())
-
-
 def _tree(rng: np.random.Generator, x: float, foot: float, unit: float) -> list[_Shape]:
     tall = unit * rng.uniform(7, 12)
     bark = np.array((86, 66, 50)) * rng.uniform(0.6, 1.3)
-    shapes = [_Shape(_box(x - 0.3 * unit, foot - tall, x + 0.3 * unit, foot), _colour(bark))]
+    shapes = [_Shape(_box(x - 0.3 * unit, foot - tall, x + 0.3 * unit, foot), rgb(bark))]
     leaf = np.array((70, 112, 52)) * rng.uniform(0.5, 1.5) + rng.uniform(-15, 25, 3)
     blobs = 45
     place = rng.standard_normal((blobs, 2)) * (1.7, 1.3)
@@ -494,14 +488,14 @@ def _tree(rng: np.random.Generator, x: float, foot: float, unit: float) -> list[
     size = rng.uniform(0.35, 1.1, blobs)
     for (dx, dy), radius, gain in zip(place, size, rng.uniform(0.5, 1.35, blobs), strict=True):
         blob = _ellipse(radius, radius * 0.8, dx, dy) * unit + (x, foot - tall)
-        shapes.append(_Shape(_fixed(blob), _colour(leaf * (gain - 0.08 * dy))))
+        shapes.append(_Shape(_fixed(blob), rgb(leaf * (gain - 0.08 * dy))))
     return shapes
 
 
 def _lamp(rng: np.random.Generator, x: float, foot: float, unit: float) -> list[_Shape]:
     tall = unit * rng.uniform(9, 16)
-    iron = _colour(np.full(3, rng.uniform(20, 120)))
-    bulb = _colour(np.array((250, 240, 205)) * rng.uniform(0.6, 1.0))
+    iron = rgb(np.full(3, rng.uniform(20, 120)))
+    bulb = rgb(np.array((250, 240, 205)) * rng.uniform(0.6, 1.0))
     globe = _ellipse(0.45, 0.45) * unit
     return [
         _Shape(_box(x - 0.13 * unit, foot - tall, x + 0.13 * unit, foot), iron),
@@ -520,13 +514,13 @@ def _bollards(rng: np.random.Generator, x: float, foot: float, unit: float) -> l
         shapes.append(
             _Shape(
                 _box(left - 0.25 * unit, foot - 2.4 * unit, left + 0.25 * unit, foot),
-                _colour(paint),
+                rgb(paint),
             )
         )
         shapes.append(
             _Shape(
                 _box(left - 0.25 * unit, foot - 2.1 * unit, left + 0.25 * unit, foot - 1.7 * unit),
-                _colour(255 - paint),
+                rgb(255 - paint),
             )
         )
     return shapes
@@ -536,8 +530,8 @@ def _stall(rng: np.random.Generator, x: float, foot: float, unit: float) -> list
     wide, tall = unit * rng.uniform(5, 10), unit * rng.uniform(7, 9)
     cloth = _CLOTHES[int(rng.integers(len(_CLOTHES)))] * rng.uniform(0.8, 1.1)
     shapes = [
-        _Shape(_box(x, foot - tall * 0.7, x + wide, foot), _colour(cloth * 0.35)),
-        _Shape(_box(x, foot - tall * 0.3, x + wide, foot), _colour(cloth * 0.6 + 30)),
+        _Shape(_box(x, foot - tall * 0.7, x + wide, foot), rgb(cloth * 0.35)),
+        _Shape(_box(x, foot - tall * 0.3, x + wide, foot), rgb(cloth * 0.6 + 30)),
     ]
     stripes = int(rng.integers(5, 12))
     for i in range(stripes):
@@ -546,7 +540,7 @@ def _stall(rng: np.random.Generator, x: float, foot: float, unit: float) -> list
         shapes.append(
             _Shape(
                 _box(left, foot - tall, right, foot - tall * 0.62),
-                _colour(cloth) if i % 2 else (236, 232, 222),
+                rgb(cloth) if i % 2 else (236, 232, 222),
             )
         )
     return shapes
@@ -569,14 +563,6 @@ def _draw_backdrop(rng: np.random.Generator, camera: _Camera) -> np.ndarray:
     return out
 
 
-def _blotches(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
-    """Smooth noise uint8 [height, width] around 128 whose features are about `cell` pixels."""
-    small = rng.integers(0, 256, (height // cell + 3, width // cell + 3), dtype=np.uint8)
-    size = ((width // cell + 3) * cell, (height // cell + 3) * cell)
-    big = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR_EXACT)
-    return big[cell : cell + height, cell : cell + width]
-
-
 def _draw_sky(rng: np.random.Generator, out: np.ndarray) -> None:
     skies = (
         ((92, 142, 205), (196, 216, 236)),
@@ -588,7 +574,7 @@ def _draw_sky(rng: np.random.Generator, out: np.ndarray) -> None:
     high, low = (np.array(c, np.float32) for c in skies[int(rng.integers(len(skies)))])
     height, width = out.shape[:2]
     ramp = (np.arange(height, dtype=np.float32) / max(height - 1, 1))[:, None, None]
-    cloud = _blotches(rng, height, width, 48).astype(np.float32)[..., None] - 128
+    cloud = blotches(rng, height, width, 48).astype(np.float32)[..., None] - 128
     sky = high + (low - high) * ramp + cloud * np.float32(rng.uniform(0.0, 0.35))
     out[:] = np.clip(sky, 0, 255)
 
@@ -636,7 +622,7 @@ def _draw_hedge(rng: np.random.Generator, out: np.ndarray, back: int, unit: floa
     blob = _ellipse(0.7, 0.6) * unit
     for i in range(number):
         corners = np.round((blob + (x[i], y[i])) * (1 << SHIFT)).astype(np.int32)
-        cv2.fillConvexPoly(out, corners, _colour(leaf * gain[i]), cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(out, corners, rgb(leaf * gain[i]), cv2.LINE_8, SHIFT)
 
 
 def _draw_ground(rng: np.random.Generator, camera: _Camera, out: np.ndarray, back: int) -> None:
@@ -659,7 +645,7 @@ def _draw_ground(rng: np.random.Generator, camera: _Camera, out: np.ndarray, bac
     u += v[:, None] * side
     tone = np.take(texture.ravel(), u)
     tone *= (row / nearest)[:, None]  # detail fades with distance
-    stains = _blotches(rng, len(row), width, 64).astype(np.float32)
+    stains = blotches(rng, len(row), width, 64).astype(np.float32)
     tone += (stains - 128) * np.float32(rng.uniform(0.05, 0.3))
     base = np.clip(rng.uniform(50, 200) + rng.uniform(-18, 18, 3), 20, 235)
     if rng.random() < 0.15:
@@ -694,7 +680,7 @@ def _paving(rng: np.random.Generator, side: int, tile: int) -> np.ndarray:
         radius = (x % tile - tile / 2) ** 2 + (y % tile - tile / 2) ** 2
         tone = np.where(radius < (0.45 * tile) ** 2, 0.3 + 0.5 * each, -0.7)
     elif kind == "gravel":
-        tone = (_blotches(rng, side, side, 4).astype(np.float32) - 128) / 150
+        tone = (blotches(rng, side, side, 4).astype(np.float32) - 128) / 150
     else:
         tone = np.zeros((1, 1))
     grain = rng.integers(0, 25, (side, side), dtype=np.uint8).astype(np.float32) - 12

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cmtl_jax import pictures
-from cmtl_jax.datasets import photograph, scenes, textures
+from cmtl_jax.datasets import paint, photograph, scenes, textures
 from cmtl_jax.datasets.crowd_builder import CrowdBuilder, CrowdConfig, Found, Item
 from cmtl_jax.datasets.density_map import DensityRule
 from cmtl_jax.errors import UserError
@@ -122,7 +122,7 @@ class Synthetic(CrowdBuilder):
     def fingerprint(self, items: list[Item]) -> str:
         """Changes with the code that draws; the config's name holds the rest."""
         drawn = textures if self.builder_config.textures else scenes
-        sources = "".join(map(inspect.getsource, (photograph, drawn)))
+        sources = "".join(map(inspect.getsource, (paint, photograph, drawn)))
         return hashlib.sha256(sources.encode()).hexdigest()
 
     def _item(self, split: str, index: int) -> Item:

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from cmtl_jax.datasets import photograph
+from cmtl_jax.datasets.paint import SHIFT, blotches, rgb
 from cmtl_jax.datasets.photograph import SUPER
 
-# Planes are SIDE x SIDE texels, mirrored where a picture reaches beyond; SHIFT: as in `scenes`.
+# Planes are SIDE x SIDE texels, mirrored where a picture reaches beyond.
 SIDE = 1024
-SHIFT = 4
 
 MIN_SIDE = 32
 
@@ -111,7 +111,11 @@ def _region(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     across, down = rng.uniform(-1, 1, 2)
     edge = across * x + down * y
     if rng.random() < 0.5:
-        edge = edge + (_noise(rng, max(height, width), 128)[:height, :width] - 128.0) / 300
+        edge = (
+            edge
+            + (blotches(rng, max(height, width), max(height, width), 128)[:height, :width] - 128.0)
+            / 300
+        )
     return edge > 0
 
 
@@ -131,23 +135,11 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(10, 250, (number, 3))
 
 
-def _colour(values: np.ndarray) -> tuple[int, int, int]:
-    return tuple(np.round(np.clip(values, 3, 252)).astype(int).tolist())
-
-
 def _ground(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     """A plane of one colour, a little uneven: uint8 [SIDE, SIDE, 3]."""
     depth = rng.uniform(0, 0.4)
-    tone = 1 + (_noise(rng, SIDE, int(rng.integers(8, 100))) - 128.0) / 128 * depth
+    tone = 1 + (blotches(rng, SIDE, SIDE, int(rng.integers(8, 100))) - 128.0) / 128 * depth
     return np.clip(tone[..., None] * colour, 0, 255).astype(np.uint8)
-
-
-def _noise(rng: np.random.Generator, side: int, cell: int) -> np.ndarray:
-    """Smooth noise uint8 [side, side] around 128 whose features are about `cell` texels."""
-    number = side // cell + 3
-    small = rng.integers(0, 256, (number, number), dtype=np.uint8)
-    big = cv2.resize(small, (number * cell, number * cell), interpolation=cv2.INTER_LINEAR_EXACT)
-    return big[cell : cell + side, cell : cell + side]
 
 
 # ---------------------------------------------------------------------------- kinds
@@ -204,13 +196,13 @@ def _pieces(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
     for i in range(number):
         piece = sizes[i] * _turned(shapes[which[i]], turns[i])
         if shade:
-            _fill(plane, piece * 1.1 + place[i] + 0.12 * size, _colour(palette[0] * (1 - shade)))
-        _fill(plane, piece + place[i], _colour(colours[i]))
+            _fill(plane, piece * 1.1 + place[i] + 0.12 * size, rgb(palette[0] * (1 - shade)))
+        _fill(plane, piece + place[i], rgb(colours[i]))
         if hollow:
-            _fill(plane, piece * 0.55 + place[i], _colour(palette[0]))
+            _fill(plane, piece * 0.55 + place[i], rgb(palette[0]))
         elif sheen:
             light = colours[i] + sheen * (255 - colours[i])
-            _fill(plane, piece * 0.45 + place[i] - 0.12 * size, _colour(light))
+            _fill(plane, piece * 0.45 + place[i] - 0.12 * size, rgb(light))
     return _repeated(plane, side)
 
 
@@ -248,9 +240,9 @@ def _lattice(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
             colour = palette[1 + pick % (len(palette) - 1)] * rng.uniform(1 - uneven, 1 + uneven)
             if rng.random() < missing:
                 continue
-            _fill(plane, size * shape + place, _colour(colour))
+            _fill(plane, size * shape + place, rgb(colour))
             if sheen:
-                _fill(plane, 0.5 * size * shape + place, _colour(colour + sheen * (255 - colour)))
+                _fill(plane, 0.5 * size * shape + place, rgb(colour + sheen * (255 - colour)))
     return plane
 
 
@@ -268,7 +260,7 @@ def _strokes(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
     colours = palette[rng.integers(1, len(palette), number)] * rng.uniform(0.7, 1.3, (number, 1))
     ends = np.round(np.stack([start, stop], 1)).astype(int).tolist()
     for (a, b), colour in zip(ends, colours):
-        cv2.line(plane, a, b, _colour(colour), thick, cv2.LINE_8)
+        cv2.line(plane, a, b, rgb(colour), thick, cv2.LINE_8)
     return plane
 
 
@@ -278,7 +270,7 @@ def _veins(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
     rough = rng.uniform(0.3, 0.8)
     level, weight = np.zeros((SIDE, SIDE), np.float64), 1.0
     while cell >= 2:
-        level += weight * (_noise(rng, SIDE, cell) - 128.0)
+        level += weight * (blotches(rng, SIDE, SIDE, cell) - 128.0)
         cell, weight = cell // 2, weight * rough
     if rng.random() < 0.4:  # drawn out along one side
         times = int(rng.integers(3, 12))
@@ -298,8 +290,8 @@ def _weave(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
     gap = rng.uniform(0.0, 0.5)
     wobble = rng.uniform(0, 0.4) * period
     cell = 8 * period
-    x = np.arange(SIDE)[None, :] + (_noise(rng, SIDE, cell) - 128.0) / 128 * wobble
-    y = np.arange(SIDE)[:, None] + (_noise(rng, SIDE, cell) - 128.0) / 128 * wobble
+    x = np.arange(SIDE)[None, :] + (blotches(rng, SIDE, SIDE, cell) - 128.0) / 128 * wobble
+    y = np.arange(SIDE)[:, None] + (blotches(rng, SIDE, SIDE, cell) - 128.0) / 128 * wobble
     x, y = x / period + 16, y / period + 16
     over = (x.astype(np.int64) + y.astype(np.int64)) % 2 == 0
     across, along = (1 - np.abs(2 * (place % 1) - 1) for place in (x, y))  # 1 on a thread's ridge
@@ -320,6 +312,6 @@ def _print(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
     face = int(rng.integers(0, 6))
     for y in range(line, SIDE + line, line):
         text = "".join(letters[i] for i in rng.integers(len(letters), size=int(90 / size)))
-        ink = _colour(palette[1 + int(rng.integers(len(palette) - 1))])
+        ink = rgb(palette[1 + int(rng.integers(len(palette) - 1))])
         cv2.putText(plane, text, (-8, y), face, size, ink, int(rng.integers(1, 4)), cv2.LINE_8)
     return plane

@@ -72,9 +72,7 @@ def command(config: ml_collections.ConfigDict) -> str:
         if key.startswith(_NOT_OF_THE_COMMAND) or usual.get(key) == value:
             continue
         if key == "init_from":
-            value = trained_model.SEPARATOR.join(
-                pathlib.Path(one).name for one in trained_model.sources(value)
-            )
+            value = trained_model.short_name(value, between=trained_model.SEPARATOR)
         quoted = f'"{value}"' if isinstance(value, tuple) else value
         parts.append(f"--config.{key}={quoted}")
     return " ".join(parts)
