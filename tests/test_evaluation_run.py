@@ -1,5 +1,6 @@
 """Evaluation of weights, as a whole."""
 
+import json
 import logging
 
 import small_run
@@ -44,3 +45,19 @@ def test_training_pictures_are_counted_once_each_without_those_of_other_data_set
     result = run.evaluate_checkpoint(config, tmp_path / "out", data=data_lib.load(config))
     assert result["num_images"] == 8
     assert (tmp_path / "out/eval/synthetic-train/per_image.csv").exists()
+
+
+def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):
+    curves = []
+    monkeypatch.setattr(run.report, "write_report", lambda _, curve, **__: curves.append(curve))
+    sources = []
+    for i, name in enumerate(("first", "second")):
+        cut = {"options": small_run.OPTIONS}
+        folder = untrained(tmp_path / name, dataset=cut, name="single_stage")
+        line = {"step": 4, "val/mae": 7.0 + i}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        sources.append(str(folder))
+    for source in (sources[0], ",".join(sources)):
+        run.evaluate_checkpoint(small_run.config(tmp_path, init_from=source), tmp_path / "out")
+    assert curves[0] == [{"step": 4, "val/mae": 7.0}]
+    assert curves[1] == [{"step": 4, "first val/mae": 7.0}, {"step": 4, "second val/mae": 8.0}]

@@ -130,7 +130,7 @@ def evaluate_checkpoint(
             protocol=result["protocol"],
             images=images,
             triptychs=_triptychs(config.eval.triptychs, counter, pictures, images),
-            curve=work_folder.read_jsonl(pathlib.Path(source) / "metrics.jsonl") or None,
+            curve=_curve(source),
         )
         logging.info(
             "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
@@ -144,6 +144,17 @@ def evaluate_checkpoint(
             )  # fmt: skip
     parallel.barrier("evaluated")
     return result
+
+
+def _curve(source: str | pathlib.Path) -> list[dict] | None:
+    """What training logged; of averaged weights that of all runs, their names before the words."""
+    runs = trained_model.sources(source)
+    rows = []
+    for run in runs:
+        name = f"{trained_model.short_name(run)} " if len(runs) > 1 else ""
+        for row in work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl"):
+            rows.append({key if key == "step" else name + key: row[key] for key in row})
+    return rows or None
 
 
 def _tell_of_other_input(
