@@ -48,8 +48,8 @@ def test_training_pictures_are_counted_once_each_without_those_of_other_data_set
 
 
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):
-    curves = []
-    monkeypatch.setattr(run.report, "write_report", lambda _, curve, **__: curves.append(curve))
+    found = []
+    monkeypatch.setattr(run.report, "write_report", lambda _, curves, **__: found.append(curves))
     sources = []
     for i, name in enumerate(("first", "second")):
         cut = {"options": small_run.OPTIONS}
@@ -59,5 +59,5 @@ def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch)
         sources.append(str(folder))
     for source in (sources[0], ",".join(sources)):
         run.evaluate_checkpoint(small_run.config(tmp_path, init_from=source), tmp_path / "out")
-    assert curves[0] == [{"step": 4, "val/mae": 7.0}]
-    assert curves[1] == [{"step": 4, "first val/mae": 7.0}, {"step": 4, "second val/mae": 8.0}]
+    first = {"first": [{"step": 4, "val/mae": 7.0}]}
+    assert found == [first, first | {"second": [{"step": 4, "val/mae": 8.0}]}]

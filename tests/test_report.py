@@ -71,6 +71,10 @@ class _Page(HTMLParser):
         self.words.append(data)
 
 
+def _curve(number: int) -> list[dict]:
+    return [{"step": i, "val_mae": 9.0 - i, "train_loss": 1.0} for i in range(number)]
+
+
 def _write(path, **changes):
     images = changes.pop("images", _images(30))
     metrics = {**_result(images), "best_constant_mae": 300.0} if images else {}
@@ -80,7 +84,7 @@ def _write(path, **changes):
         "protocol": {"data set": NASTY, "seed": 3, "resize": None},
         "images": images,
         "triptychs": [_triptych(name=NASTY)],
-        "curve": [{"step": i, "val_mae": 9.0 - i, "train_loss": 1.0} for i in range(5)],
+        "curves": {"run": _curve(5)},
     }
     report.write_report(path, **{**arguments, **changes})
     return path.read_text(encoding="utf-8")
@@ -136,17 +140,26 @@ def test_numbers_and_their_labels(page_text):
 
 def test_baseline_and_curve_only_where_given(tmp_path, page_text):
     images = _images(5, groups=False)
-    text = _write(tmp_path / "r.html", images=images, metrics=_result(images), curve=None)
+    text = _write(tmp_path / "r.html", images=images, metrics=_result(images), curves=None)
     assert "best constant" not in text and "Learning curve" not in text
     assert "Predicted group" not in text
     for words in ("best constant", "Learning curve", "Predicted group"):
         assert words in page_text
 
 
+def test_averaged_weights_have_a_learning_curve_of_each_run_that_logged_one(tmp_path):
+    curves = {"first": _curve(5), "shb": [], "second <b>": _curve(3)}
+    text = _write(tmp_path / "r.html", curves=curves)
+    titles = [line.strip() for line in text.splitlines() if "<h2>Learning" in line]
+    assert titles == [
+        "<h2>Learning curve: first</h2>", "<h2>Learning curve: second &lt;b&gt;</h2>"
+    ]  # fmt: skip
+
+
 def test_report_of_nothing_and_of_nan(tmp_path):
-    assert "<h1>" in _write(tmp_path / "r.html", images=[], triptychs=[], curve=[])
+    assert "<h1>" in _write(tmp_path / "r.html", images=[], triptychs=[], curves={})
     images = [ImageMetrics("a", 5, math.nan, None, None, (math.nan,) * 4)]
-    text = _write(tmp_path / "r.html", images=images, curve=[{"loss": 1}])
+    text = _write(tmp_path / "r.html", images=images, curves={"run": [{"loss": 1}]})
     assert "nan" not in "".join(_Page(text).words).lower()
 
 
@@ -164,7 +177,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(report.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
         with pytest.raises(OSError, match="disk"):
-            _write(path, images=[], triptychs=[], curve=None)
+            _write(path, images=[], triptychs=[], curves=None)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

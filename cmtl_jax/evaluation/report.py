@@ -100,7 +100,7 @@ def write_report(
     protocol: Mapping[str, Any],
     images: Sequence[ImageMetrics],
     triptychs: Sequence[Triptych] = (),
-    curve: Sequence[Mapping[str, Any]] | None = None,
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Writes one self-contained HTML page: no script, nothing loaded from elsewhere.
 
@@ -115,7 +115,8 @@ def write_report(
         split, ground truth, selection of the checkpoint, step, seed and so on.
       images: The metrics of each picture.
       triptychs: Pictures to show.
-      curve: Rows of metrics.jsonl, for the learning curve; see `plots.learning_curve`.
+      curves: Rows of metrics.jsonl of each run that the weights come from, by its name, for the
+        learning curves; see `plots.learning_curve`.
     """
     template = importlib.resources.files("cmtl_jax.evaluation").joinpath("report.html.j2")
     environment = jinja2.Environment(
@@ -130,7 +131,7 @@ def write_report(
         map_quality=MAP_QUALITY_CONVENTION if _finite_or(metrics.get("psnr"), None) else None,
         protocol=dict(protocol),
         figures=_figures(images),
-        curve=_themed(plots.learning_curve, curve) if curve else None,
+        curves=_curves(curves or {}),
         bins=error_by_density(images),
         conditions=_conditions(images),
         triptychs=[_show(triptych) for triptych in triptychs],
@@ -298,6 +299,16 @@ def _themed(plot, *args) -> dict | None:
         "light": _data_uri(light, "png"),
         "dark": _data_uri(plot(*args, dark=True), "png"),
     }
+
+
+def _curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict]:
+    """A learning curve of each run that logged one; named where weights are of several."""
+    drawn = {name: _themed(plots.learning_curve, rows) for name, rows in curves.items()}
+    return [
+        {"title": f"Learning curve: {name}" if len(curves) > 1 else "Learning curve", **figure}
+        for name, figure in drawn.items()
+        if figure
+    ]
 
 
 def _figures(images: Sequence[ImageMetrics]) -> list[dict]:

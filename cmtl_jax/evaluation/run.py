@@ -130,7 +130,7 @@ def evaluate_checkpoint(
             protocol=result["protocol"],
             images=images,
             triptychs=_triptychs(config.eval.triptychs, counter, pictures, images),
-            curve=_curve(source),
+            curves=_curves(source),
         )
         logging.info(
             "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
@@ -146,15 +146,12 @@ def evaluate_checkpoint(
     return result
 
 
-def _curve(source: str | pathlib.Path) -> list[dict] | None:
-    """What training logged; of averaged weights that of all runs, their names before the words."""
-    runs = trained_model.sources(source)
-    rows = []
-    for run in runs:
-        name = f"{trained_model.short_name(run)} " if len(runs) > 1 else ""
-        for row in work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl"):
-            rows.append({key if key == "step" else name + key: row[key] for key in row})
-    return rows or None
+def _curves(source: str | pathlib.Path) -> dict[str, list[dict]]:
+    """What training logged, by the name of the run: several where their weights are averaged."""
+    return {
+        pathlib.Path(run).name: work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl")
+        for run in trained_model.sources(source)
+    }
 
 
 def _tell_of_other_input(
