@@ -87,7 +87,6 @@ def base() -> ml_collections.ConfigDict:
     a.brightness = 20.0  # at most this many grey levels are added or taken away
     a.sharpness = 0.0  # detail finer than a Gaussian of 1 pixel is multiplied by 1 +- this at most
     a.grey = 0.0  # probability that a crop in colours loses them
-    a.tint = 0.0  # red, green and blue are each multiplied by 1 +- this at most
     a.zoom = 0.25  # crops show 1 / (1 + zoom) to 1 + zoom times their own sides
     a.when = "online"  # online | stored (paper): a third of crop.stored flipped, a third noisy
 
@@ -315,7 +314,6 @@ _POSITIVE = (
 
 _FRACTIONS = (
     "augment.flip", "augment.noise", "augment.contrast", "augment.sharpness", "augment.grey",
-    "augment.tint",
 )  # fmt: skip
 
 _BELOW_ONE = (

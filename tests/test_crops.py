@@ -345,28 +345,6 @@ def test_so_many_crops_are_grey_and_other_draws_stay_the_same():
     assert 95 < number < 145
 
 
-def test_a_tint_multiplies_each_colour_and_leaves_grey_levels_and_other_draws_alone():
-    some = Augmentation(flip=0.5, contrast=0.2, brightness=20, sharpness=0.6, grey=0.3, tint=0.25)
-    none = dataclasses.replace(some, tint=0.0)
-    alone = Augmentation(tint=0.25)
-    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-    crop = Crop(image, np.zeros((6, 8), np.float32), np.zeros((0, 2), np.float32))
-    grey_crop = crop._replace(image=image[..., :1])
-    drawn = []
-    for seed in range(300):
-        rng = lambda: np.random.default_rng(seed)  # noqa: B023, E731
-        assert some.draw(rng())[:6] == none.draw(rng())[:6]
-        drawn.append(alone.draw(rng()).tint)
-        made = crops.augment(crop, alone, rng()).image
-        assert made.dtype == np.float32
-        assert np.allclose(made, np.minimum(image * drawn[-1], 255), rtol=1e-6)
-        one, other = (crops.augment(grey_crop, a, rng()).image for a in (some, none))
-        assert np.array_equal(one, other)
-    drawn = np.array(drawn)
-    assert drawn.shape == (300, 3) and 0.75 <= drawn.min() < 0.76 and 1.24 < drawn.max() <= 1.25
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.2
-
-
 def test_sharpness_is_drawn_evenly_and_leaves_other_draws_alone():
     some = Augmentation(flip=0.5, noise=0.5, contrast=0.2, sharpness=0.6)
     none = dataclasses.replace(some, sharpness=0.0)

@@ -139,7 +139,6 @@ KEYS = (
     Key("augment.contrast", (0.2, 0.0), {"crop images"}),
     Key("augment.sharpness", (0.0, 0.3), {"crop images"}),
     Key("augment.grey", (0.0, 0.5), {"crop images"}, given={"input.channels": 3}),
-    Key("augment.tint", (0.0, 0.3), {"crop images"}, given={"input.channels": 3}),
     Key("augment.brightness", (20.0, 0.0), {"crop images"}),
     Key("augment.zoom", (0.25, 0.35, 0.0), CROPS, GROUPS),
     Key("augment.clip", (True, False), {"crop images"}),

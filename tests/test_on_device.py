@@ -17,7 +17,7 @@ from cmtl_jax.input_pipeline.plan import TrainingPlan
 from cmtl_jax.training import train
 
 # The noise is drawn elsewhere.
-QUIET = Augmentation(flip=0.5, contrast=0.3, brightness=25, sharpness=0.8, grey=0.3, tint=0.2)
+QUIET = Augmentation(flip=0.5, contrast=0.3, brightness=25, sharpness=0.8, grey=0.3)
 BATCH = 8
 
 

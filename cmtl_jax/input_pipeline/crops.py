@@ -97,8 +97,6 @@ class Augmentation:
         sharpness: detail finer than a Gaussian of 1 pixel is multiplied by a factor within 1 +-
             this (ours): other lenses, other resizing before the picture came here.
         grey: probability that a crop in colours loses them (ours): old and grey photographs.
-        tint: red, green and blue are each multiplied by a factor within 1 +- this (ours): the
-            colour of the light, and what a camera makes of it. Grey levels stay as they are.
         clip: keep noisy grey levels within 0..255 (ours); the authors' code does not.
     """
 
@@ -110,7 +108,6 @@ class Augmentation:
     brightness: float = 0.0
     sharpness: float = 0.0
     grey: float = 0.0
-    tint: float = 0.0
 
     @classmethod
     def of(cls, keys: Mapping[str, Any]) -> "Augmentation":
@@ -132,10 +129,7 @@ class Augmentation:
         if self.sharpness:
             sharpness += rng.uniform(-1, 1) * self.sharpness
         grey = bool(self.grey) and rng.random() < self.grey
-        tint = np.ones(3, np.float32)
-        if self.tint:
-            tint += rng.uniform(-1, 1, 3).astype(np.float32) * np.float32(self.tint)
-        return Drawn(flip, noise, 1 + factor, added, sharpness, grey, tint)
+        return Drawn(flip, noise, 1 + factor, added, sharpness, grey)
 
 
 class Drawn(NamedTuple):
@@ -148,7 +142,6 @@ class Drawn(NamedTuple):
         brightness: grey levels added.
         sharpness: factor of its fine detail.
         grey: whether it loses its colours.
-        tint: factors of red, green and blue.
     """
 
     flip: bool
@@ -157,7 +150,6 @@ class Drawn(NamedTuple):
     brightness: float
     sharpness: float
     grey: bool
-    tint: np.ndarray
 
 
 def points_inside(points: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
@@ -241,12 +233,9 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
     Flipped head points are given by their pixel; the position within it is lost.
     """
     image, density, points = crop
-    flip, noise, contrast, brightness, sharpness, grey, tint = augmentation.draw(rng)
-    if image.shape[2] == 3:
-        if augmentation.tint:
-            image = image * tint
-        if grey:
-            image = np.broadcast_to(grey_levels(image), image.shape)
+    flip, noise, contrast, brightness, sharpness, grey = augmentation.draw(rng)
+    if grey and image.shape[2] == 3:
+        image = np.broadcast_to(grey_levels(image), image.shape)
     if augmentation.sharpness:
         image = sharpened(image, sharpness)
     if augmentation.light:
@@ -260,7 +249,6 @@ def augment(crop: Crop, augmentation: Augmentation, rng: np.random.Generator) ->
         level = augmentation.noise_level
         added = rng.uniform(-level, level, image.shape[:2]).astype(np.float32)
         image = image + added[..., None]
-    a = augmentation
-    if a.clip and (a.light or a.sharpness or a.tint or noise):
+    if augmentation.clip and (augmentation.light or augmentation.sharpness or noise):
         image = np.clip(image, 0, 255)
     return Crop(image, density, points)

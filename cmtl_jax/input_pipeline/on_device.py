@@ -65,7 +65,6 @@ class Cuts(NamedTuple):
         brightness: float32 [B], grey levels added.
         sharpness: float32 [B], factor of fine detail.
         grey: bool [B], colours are lost.
-        tint: float32 [B, 3], factors of red, green and blue.
         noise: float32 [B], noise is uniform within +- this many grey levels; 0: none.
         seed: uint32 [B], of the noise.
         count: float32 [B], number of head points inside.
@@ -81,7 +80,6 @@ class Cuts(NamedTuple):
     brightness: np.ndarray
     sharpness: np.ndarray
     grey: np.ndarray
-    tint: np.ndarray
     noise: np.ndarray
     seed: np.ndarray
     count: np.ndarray
@@ -156,7 +154,6 @@ class CutLoader:
             brightness=np.zeros(n, np.float32),
             sharpness=np.ones(n, np.float32),
             grey=np.zeros(n, bool),
-            tint=np.ones((n, 3), np.float32),
             noise=np.zeros(n, np.float32),
             seed=np.zeros(n, np.uint32),
             count=np.zeros(n, np.float32),
@@ -182,7 +179,6 @@ class CutLoader:
         cuts.contrast[i], cuts.brightness[i] = drawn.contrast, drawn.brightness
         cuts.sharpness[i] = drawn.sharpness
         cuts.grey[i] = drawn.grey
-        cuts.tint[i] = drawn.tint
         if drawn.noise:
             cuts.noise[i] = self.augmentation.noise_level
             cuts.seed[i] = rng.integers(2**32, dtype=np.uint32)
@@ -245,11 +241,8 @@ class Cutter:
         return jnp.pad(x, [*pad, *[(0, 0)] * (x.ndim - 2)])[: self.shape[0], : self.shape[1]]
 
     def _augment(self, image: jax.Array, valid: jax.Array, cut: Cuts) -> jax.Array:
-        if image.shape[-1] == 3:
-            if self.augmentation.tint:
-                image = image * cut.tint
-            if self.augmentation.grey:
-                image = jnp.where(cut.grey, grey_levels(image), image)
+        if self.augmentation.grey and image.shape[-1] == 3:
+            image = jnp.where(cut.grey, grey_levels(image), image)
         if self.augmentation.sharpness:
             smooth = image
             for axis, side in enumerate((cut.size[0], cut.size[1])):
