@@ -9,6 +9,7 @@ import collections
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -100,8 +101,9 @@ def of_fold(
     """
     own = config.copy_and_resolve_references()
     own.dataset.fold = fold
-    if own.init_from and (inside := pathlib.Path(own.init_from) / f"fold_{fold}").is_dir():
-        own.init_from = str(inside)
+    inside = os.path.join(own.init_from, f"fold_{fold}")
+    if own.init_from and os.path.isdir(inside):
+        own.init_from = inside
     return own, workdir / f"fold_{fold}"
 
 
@@ -262,7 +264,7 @@ def _require_unseen(config: ml_collections.ConfigDict, folder: pathlib.Path) -> 
         UserError: there are none, or they were trained on this fold's pictures.
     """
     source = pathlib.Path(config.init_from or folder)
-    if source.is_dir():
+    if os.path.isdir(source):
         reader = checkpoints_lib.Checkpoints(source, read_only=True)
         try:
             step = reader.find("best" if config.init_from else config.eval.checkpoint)

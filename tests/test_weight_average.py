@@ -59,7 +59,7 @@ def test_they_are_named_with_commas(shb, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.params, shb.params)
     with pytest.raises(UserError, match="cannot be averaged"):
         trained_model.restore("shb,ucf_cc_50", Parallel())
-    with pytest.raises(UserError, match="no weights at nothing"):
+    with pytest.raises(UserError, match="no weights at nothing.*commas separate weights"):
         trained_model.restore("shb,nothing", Parallel())
     # A path with a comma is a path.
     path = tmp_path / "a,b.safetensors"
@@ -72,3 +72,28 @@ def test_short_names():
     assert trained_model.short_name("runs/a") == "a"
     assert trained_model.short_name("runs/a,runs/b") == "a+b"
     assert trained_model.sources("runs/a,") == ["runs/a,"]
+
+
+def test_a_folder_is_named_even_where_its_path_is_a_dot(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert trained_model.short_name(".") == "run"
+    assert trained_model.short_name(".,../b/") == "run+b"
+    assert trained_model.short_name("/") == "weights"
+
+
+def test_names_of_many_runs_are_cut():
+    source = ",".join(f"runs/{i}-a-run-with-a-long-name" for i in range(30))
+    assert len(trained_model.sources(source)) == 30
+    name = trained_model.short_name(source)
+    assert name == "+".join([*(f"{i}-a-run-with-a-long-name" for i in range(3)), "27 more"])
+    with pytest.raises(UserError, match="no weights at runs/0-a-run"):
+        trained_model.restore(source, Parallel())
+    with pytest.raises(UserError, match="no weights at aaa"):
+        trained_model.restore("a" * 300, Parallel())
+
+
+def test_names_are_as_long_as_tells_paths_apart():
+    assert trained_model.names(["x/a", "y/b"]) == ["a", "b"]
+    assert trained_model.names(["x/1/a", "y/1/a"]) == ["x/1/a", "y/1/a"]
+    assert trained_model.names(["x/a", "x/a"]) == ["a", "a"]

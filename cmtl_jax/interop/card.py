@@ -72,7 +72,7 @@ def command(config: ml_collections.ConfigDict) -> str:
         if key.startswith(_NOT_OF_THE_COMMAND) or usual.get(key) == value:
             continue
         if key == "init_from":
-            value = trained_model.short_name(value, between=trained_model.SEPARATOR)
+            value = trained_model.SEPARATOR.join(trained_model.names(trained_model.sources(value)))
         quoted = f'"{value}"' if isinstance(value, tuple) else value
         parts.append(f"--config.{key}={quoted}")
     return " ".join(parts)
