@@ -1,9 +1,8 @@
 """What exported files say of themselves: what they want to see and give, where they come from."""
 
-import pathlib
 from typing import Any
 
-from cmtl_jax import version
+from cmtl_jax import trained_model, version
 from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.seen import Seen, closer_text
 from cmtl_jax.trained_model import TrainedModel
@@ -78,7 +77,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "density": "people per pixel, at the size of the picture given; never negative",
         "count": "sum of the density map, people",
         "model": c.model.name,
-        "weights": pathlib.Path(trained.source).resolve().name,
+        "weights": trained_model.short_name(trained.source),
         "step": trained.step,
         "trained_on": trained.about["data"],
         "training_pictures_sha256": trained.about["train_ids_sha256"],

@@ -27,6 +27,7 @@ from cmtl_jax.trained_model import (
     TrainedModel,
     is_work_folder,
     restore,
+    short_name,
 )
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
@@ -60,7 +61,11 @@ class Count:
         from cmtl_jax.prediction import overlay  # a count alone needs no matplotlib
 
         return overlay.overlay(
-            self.picture, self.density, count=self.count, label=self.weights, max_side=max_side
+            self.picture,
+            self.density,
+            count=self.count,
+            label=short_name(self.weights),
+            max_side=max_side,
         )
 
 
