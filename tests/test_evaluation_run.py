@@ -61,3 +61,11 @@ def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch)
         run.evaluate_checkpoint(small_run.config(tmp_path, init_from=source), tmp_path / "out")
     first = {"first": [{"step": 4, "val/mae": 7.0}]}
     assert found == [first, first | {"second": [{"step": 4, "val/mae": 8.0}]}]
+
+
+def test_learning_curves_of_runs_of_one_name_are_told_apart(tmp_path):
+    for folder in ("first/run", "second/run"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metrics.jsonl").write_text(json.dumps({"in": folder}))
+    found = run._curves(f"{tmp_path}/first/run,{tmp_path}/second/run")
+    assert found == {name: [{"in": name}] for name in ("first/run", "second/run")}

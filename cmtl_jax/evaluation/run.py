@@ -148,9 +148,10 @@ def evaluate_checkpoint(
 
 def _curves(source: str | pathlib.Path) -> dict[str, list[dict]]:
     """What training logged, by the name of the run: several where their weights are averaged."""
+    runs = trained_model.sources(source)
     return {
-        pathlib.Path(run).name: work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl")
-        for run in trained_model.sources(source)
+        name: work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl")
+        for name, run in zip(trained_model.names(runs), runs, strict=True)
     }
 
 
