@@ -43,8 +43,10 @@ class TrainedModel:
         params: its weights, replicated over the devices.
         config: what it was trained with; `input` is the preprocessing that belongs to it.
         groups: its crowd-count groups; without edges where a released file does not say them.
-        about: where the weights come from: data, train_ids_sha256, ...
-        step: training step of the checkpoint; None where a released file does not say it.
+        about: where the weights come from: data, train_ids_sha256, ...; with an empty config where
+            a released file does not say it.
+        step: training step of the checkpoint; None for a mean of several, see weight_average, and
+            where a released file does not say it.
         source: the folder, file or name.
     """
 
@@ -167,6 +169,11 @@ def short_name(source: str | os.PathLike) -> str:
     return found
 
 
+def together(lists: Sequence[str], between: str) -> str:
+    """The parts of several lists in texts, each once."""
+    return between.join(dict.fromkeys(one for text in lists for one in text.split(between)))
+
+
 def is_work_folder(folder: pathlib.Path) -> bool:
     """Whether a training run has left checkpoints there."""
     if not os.path.isdir(folder):
@@ -222,7 +229,7 @@ def _of_released(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
             groups = CountGroups(edges=(), class_weights=(), histogram=())
             about = {"config": {}, "data": "not known", "train_ids_sha256": "not known"}
         else:
-            config.update(ml_collections.ConfigDict(about["config"]))
+            config = _config_of(about)
             groups = CountGroups.from_json(about["groups"])
             about["data"], about["train_ids_sha256"]  # needed by whoever evaluates
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -255,10 +262,19 @@ def _understand(
     about: dict[str, Any],
 ) -> tuple[ml_collections.ConfigDict, CountGroups, nn.Module]:
     """Config, groups and model from what weights say of themselves."""
+    config = _config_of(about)
+    return config, CountGroups.from_json(about["groups"]), build_model(config)
+
+
+def _config_of(about: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config that weights say they were trained with; of several runs, that of the last."""
+    from cmtl_jax import weight_average
+
     # Keys that came later have their defaults.
     config = base_config.base()
     config.update(ml_collections.ConfigDict(about["config"]))
-    return config, CountGroups.from_json(about["groups"]), build_model(config)
+    weight_average.read(about, config)  # fails here, not when it is needed
+    return config
 
 
 def _describe(

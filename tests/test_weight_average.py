@@ -9,6 +9,7 @@ import pytest
 
 from cmtl_jax import trained_model, weight_average
 from cmtl_jax.errors import UserError
+from cmtl_jax.interop import description, safetensors_file
 from cmtl_jax.parallel import Parallel
 
 
@@ -30,7 +31,7 @@ def test_it_is_the_mean_and_else_the_last(shb):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, 2 * y, rtol=1e-6), found.params, shb.params
     )
-    assert found.source == "shb,other" and found.step == 7 and found.config.seed == 5
+    assert found.source == "shb,other" and found.step is None and found.config.seed == 5
     third = changed(shb, "third", 5.0)
     found = weight_average.average([shb, other, third])
     jax.tree.map(
@@ -38,20 +39,66 @@ def test_it_is_the_mean_and_else_the_last(shb):
     )
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"input.scale": 1.0},
-        {"model.prior_fusion": "film"},
-        {"loss.density_scale": 3.0},
-        {"dataset.val_seed": 3},
-        {"dataset.val_fraction": 0.0},
-        {"dataset.leave_out": "IMG_1"},
-    ],
-)
-def test_what_does_not_belong_together_is_refused(shb, values):
-    with pytest.raises(UserError, match=next(iter(values)).split(".")[0]):
-        weight_average.average([shb, changed(shb, "other", **values)])
+OTHER = {
+    "model": {"model.prior_fusion": "film"},
+    "input": {"input.scale": 1.0},
+    "loss.density_scale": {"loss.density_scale": 3.0},
+    "groups.number": {"groups.number": 7},
+    "dataset.name": {"dataset.name": "synthetic"},
+    "dataset.options": {"dataset.options.part": "part_a"},
+    "dataset.fold": {"dataset.fold": 2},
+    "dataset.val_fraction": {"dataset.val_fraction": 0.0},
+    "dataset.val_split": {"dataset.val_split": "released"},
+    "dataset.val_seed": {"dataset.val_seed": 3},
+    "dataset.leave_out": {"dataset.leave_out": "IMG_1"},
+}
+
+
+@pytest.mark.parametrize("key", weight_average._SAME)
+def test_what_does_not_belong_together_is_refused(shb, key):
+    with pytest.raises(UserError, match=f"shb and other cannot be.*config.{key} differ"):
+        weight_average.average([shb, changed(shb, "other", **OTHER[key])])
+
+
+def named(trained, source, data, **values):
+    """Weights of a run of their own, of the program `of SOURCE`."""
+    about = trained.about | {"data": data, "program": f"of {source}"}
+    return dataclasses.replace(changed(trained, source, **values), about=about)
+
+
+def test_it_says_what_it_is_the_mean_of(shb, tmp_path):
+    one = named(shb, "runs/one", "part_b, textures", **{"seed": 4, "dataset.extra": "textures"})
+    two = named(shb, "runs/two", "part_b", **{"dataset.raw_dir": str(tmp_path)})
+    found = weight_average.average([one, two])
+    assert weight_average.text(found) == "one (step 7), two (step 7)"
+    assert found.about["data"] == "part_b, textures"
+    assert found.about["program"] == "of runs/one; of runs/two"
+    assert found.about["train_ids_sha256"] == shb.about["train_ids_sha256"]
+    assert [run.config for run in weight_average.runs(found)] == [one.config, two.config]
+
+    # A file keeps it, but for the folders of this machine; what it is of keeps its part.
+    file = tmp_path / "mean.safetensors"
+    safetensors_file.write(file, found.params, description.of_weights(found))
+    assert str(tmp_path).encode() not in file.read_bytes()
+    kept = trained_model.restore(file, Parallel())
+    assert weight_average.text(kept) == weight_average.text(found)
+    assert [run.config.seed for run in weight_average.runs(kept)] == [4, 0]
+    assert [run.config.dataset.extra for run in weight_average.runs(kept)] == [
+        "textures", shb.config.dataset.extra
+    ]  # fmt: skip
+    nested = weight_average.average([kept, named(shb, "x/two", "part_b")])
+    assert weight_average.text(nested) == (
+        "one (step 7, share 0.25), two (step 7, share 0.25), two (step 7, share 0.5)"
+    )
+    assert weight_average.text(shb) == ""
+
+
+def test_a_damaged_account_of_the_runs_is_told(shb, tmp_path):
+    file = tmp_path / "mean.safetensors"
+    about = description.of_weights(shb) | {weight_average.ABOUT: [{"config": {}}]}
+    safetensors_file.write(file, shb.params, about)
+    with pytest.raises(UserError, match="does not understand.*export it again"):
+        trained_model.restore(file, Parallel())
 
 
 def test_they_are_named_with_commas(shb, tmp_path):

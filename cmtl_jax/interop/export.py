@@ -123,7 +123,7 @@ def write(path: pathlib.Path, arrays: released.Arrays, trained: TrainedModel) ->
         file.attrs["input_std"] = float(i.std)
         file.attrs["input_resize"] = i.resize
         file.attrs["density_scale"] = 1.0
-        if trained.step is not None:
+        if trained.about["config"]:  # else a released file, which says nothing
             file.attrs[released.ABOUT] = json.dumps(description.of_weights(trained))
     try:
         work_folder.write(path, memory.getvalue())
