@@ -6,10 +6,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import small_run
+from work_folders import STEP, untrained
 
+from cmtl_jax import config as base_config
 from cmtl_jax import trained_model, weight_average
 from cmtl_jax.errors import UserError
-from cmtl_jax.interop import description, safetensors_file
+from cmtl_jax.evaluation import run
+from cmtl_jax.interop import card, description, export, safetensors_file
 from cmtl_jax.parallel import Parallel
 
 
@@ -99,6 +103,44 @@ def test_a_damaged_account_of_the_runs_is_told(shb, tmp_path):
     safetensors_file.write(file, shb.params, about)
     with pytest.raises(UserError, match="does not understand.*export it again"):
         trained_model.restore(file, Parallel())
+
+
+def test_an_exported_mean_says_what_it_is(tmp_path, monkeypatch):
+    """Evaluated and exported as a whole, from checkpoints."""
+    options = {"options": small_run.OPTIONS}
+    runs = [tmp_path / "runs" / name for name in ("one", "two")]
+    untrained(runs[0], dataset=options, name="single_stage")
+    with monkeypatch.context() as patch:
+        other = base_config.base()
+        other.seed = 3
+        patch.setattr(base_config, "base", lambda: other)
+        untrained(runs[1], dataset=options | {"extra": "textures"}, name="single_stage")
+    source, out = ",".join(map(str, runs)), tmp_path / "runs/mean"
+    config = small_run.config(tmp_path, init_from=source, export__format="safetensors")
+    result = run.evaluate_checkpoint(config, out)
+    mean_of = f"one (step {STEP}), two (step {STEP})"
+    assert result["checkpoint_step"] is None
+    assert result["protocol"]["mean of the weights of"] == mean_of
+    assert "seed 0/3" in result["protocol"]["trained on"]
+    (file,) = export.export(config, out)
+    kept = trained_model.restore(file, Parallel())
+    assert kept.step is None and weight_average.text(kept) == mean_of
+
+    text = file.with_suffix(".md").read_text()
+    assert f"| checkpoint | mean of the weights of 2 runs: {mean_of} |" in text
+    assert f"| synthetic, test | 3 | {result['mae']:.1f} | {result['rmse']:.1f} | mean of 2 |" in text
+    commands = [line.split() for line in text.splitlines() if "cmtl_jax.main --config" in line]
+    assert [line[-1] for line in commands] == [
+        "--workdir=one", "--workdir=two", "--workdir=mean"
+    ]  # fmt: skip
+    assert "--config.dataset.extra=textures" in commands[1]
+    assert "--config.dataset.extra=textures" not in commands[0]
+    assert "--config.init_from=one,two" in commands[2] and "--mode=export" in commands[2]
+    assert "| seed | 0, 3 |" in text
+    assert str(tmp_path) not in text and "\n\n\n" not in text
+
+    # The runs themselves have not been evaluated.
+    assert "Not evaluated" in card.text(trained_model.restore(runs[1], Parallel()), file, out)
 
 
 def test_they_are_named_with_commas(shb, tmp_path):
