@@ -1,6 +1,7 @@
 """The mean of several weights: of each parameter, and only of what belongs together."""
 
 import dataclasses
+import pathlib
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ import small_run
 from work_folders import STEP, untrained
 
 from cmtl_jax import config as base_config
-from cmtl_jax import trained_model, weight_average
+from cmtl_jax import cross_validation, trained_model, weight_average
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import run
 from cmtl_jax.interop import card, description, export, safetensors_file
@@ -171,13 +172,21 @@ def test_a_folder_is_named_even_where_its_path_is_a_dot(tmp_path, monkeypatch):
     assert trained_model.short_name("/") == "weights"
 
 
-def test_names_of_many_runs_are_cut():
-    source = ",".join(f"runs/{i}-a-run-with-a-long-name" for i in range(30))
+def test_names_of_many_runs_are_cut(tmp_path):
+    source = ",".join(f"{i}-a-run-with-a-long-name" for i in range(30))
     assert len(trained_model.sources(source)) == 30
     name = trained_model.short_name(source)
     assert name == "+".join([*(f"{i}-a-run-with-a-long-name" for i in range(3)), "27 more"])
-    with pytest.raises(UserError, match="no weights at runs/0-a-run"):
+    with pytest.raises(UserError, match="no weights at 0-a-run"):
         trained_model.restore(source, Parallel())
+    # Nor is the system asked whether all together are a folder: it has no paths as long.
+    config = base_config.base()
+    config.init_from = source
+    assert export._sources(config, pathlib.Path(source)) == [pathlib.Path(source)]
+    own, folder = cross_validation.of_fold(config, tmp_path, 1)
+    assert own.init_from == source
+    with pytest.raises(UserError, match="no weights at 0-a-run"):
+        cross_validation._require_unseen(own, folder)
     with pytest.raises(UserError, match="no weights at aaa"):
         trained_model.restore("a" * 300, Parallel())
 
