@@ -129,7 +129,8 @@ def test_an_exported_mean_says_what_it_is(tmp_path, monkeypatch):
 
     text = file.with_suffix(".md").read_text()
     assert f"| checkpoint | mean of the weights of 2 runs: {mean_of} |" in text
-    assert f"| synthetic, test | 3 | {result['mae']:.1f} | {result['rmse']:.1f} | mean of 2 |" in text
+    row = f"| synthetic, test | 3 | {result['mae']:.1f} | {result['rmse']:.1f} | mean of 2 |"
+    assert row in text
     commands = [line.split() for line in text.splitlines() if "cmtl_jax.main --config" in line]
     assert [line[-1] for line in commands] == [
         "--workdir=one", "--workdir=two", "--workdir=mean"
