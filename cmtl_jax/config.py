@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -476,6 +477,17 @@ def what(key: str) -> str:
         return _KINDS.get(type(_get(base(), key)), "set key by key")
     except (AttributeError, KeyError, TypeError):
         return "another value"
+
+
+def flat(config: ml_collections.ConfigDict, before: str = "") -> dict[str, Any]:
+    """'section.key' -> value; a list of a JSON file is the tuple it was."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            found[before + key] = tuple(value) if isinstance(value, list) else value
+    return found
 
 
 def _get(config: ml_collections.ConfigDict, key: str):

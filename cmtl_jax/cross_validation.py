@@ -9,6 +9,7 @@ import collections
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from cmtl_jax import checkpoints as checkpoints_lib
-from cmtl_jax import trained_model
+from cmtl_jax import trained_model, weight_average
 from cmtl_jax.datasets.ucf_cc_50 import NUM_FOLDS, NUM_PICTURES
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate as evaluate_lib
@@ -100,8 +101,9 @@ def of_fold(
     """
     own = config.copy_and_resolve_references()
     own.dataset.fold = fold
-    if own.init_from and (inside := pathlib.Path(own.init_from) / f"fold_{fold}").is_dir():
-        own.init_from = str(inside)
+    inside = os.path.join(own.init_from, f"fold_{fold}")
+    if own.init_from and os.path.isdir(inside):
+        own.init_from = inside
     return own, workdir / f"fold_{fold}"
 
 
@@ -262,30 +264,32 @@ def _require_unseen(config: ml_collections.ConfigDict, folder: pathlib.Path) -> 
         UserError: there are none, or they were trained on this fold's pictures.
     """
     source = pathlib.Path(config.init_from or folder)
-    if source.is_dir():
+    if os.path.isdir(source):
         reader = checkpoints_lib.Checkpoints(source, read_only=True)
         try:
             step = reader.find("best" if config.init_from else config.eval.checkpoint)
-            there = reader.about(step)["config"]["dataset"]
+            there = [reader.about(step)["config"]["dataset"]]
         finally:
             reader.close()
     elif config.init_from:  # a file or a name; what the authors released does not say
-        there = trained_model.restore(config.init_from, Parallel()).config.dataset
+        trained = trained_model.restore(config.init_from, Parallel())
+        there = [run.config.dataset for run in weight_average.runs(trained)]
     else:
         raise UserError(
             f"no weights at {source}: no such work folder; train all folds first, or evaluate one "
             f"with --config.dataset.fold={config.dataset.fold}"
         )
     d = config.dataset
-    if extra_pictures.in_ucf_cc_50(there):
+    if any(map(extra_pictures.in_ucf_cc_50, there)):
         logging.warning(
             "the weights of %s were trained on part A of ShanghaiTech, which has 7 pictures of "
             "UCF_CC_50 in its train split (16, 25, 28, 32, 41, 46, 49): the figures are too good",
             source,
         )
-    if there["name"] != d.name:
+    last = there[-1]  # those of a mean are of one data set, fold and option
+    if last["name"] != d.name:
         return
-    seen = (there["options"].get("folds", "sequential"), there["fold"])
+    seen = (last["options"].get("folds", "sequential"), last["fold"])
     if seen != (d.options.get("folds", "sequential"), d.fold):
         raise UserError(
             f"the weights of {source} were trained for fold {seen[1]} of the folds {seen[0]!r}: "

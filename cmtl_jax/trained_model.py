@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,8 @@ AUTO, STREETS, CLOSE = "auto", "shb", "sha"
 
 SEPARATOR = ","  # between weights that are averaged
 
+_LONGEST_NAME = 100  # bytes of a short name: names of files may have 255, and this is a part of one
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -40,8 +43,10 @@ class TrainedModel:
         params: its weights, replicated over the devices.
         config: what it was trained with; `input` is the preprocessing that belongs to it.
         groups: its crowd-count groups; without edges where a released file does not say them.
-        about: where the weights come from: data, train_ids_sha256, ...
-        step: training step of the checkpoint; None where a released file does not say it.
+        about: where the weights come from: data, train_ids_sha256, ...; with an empty config where
+            a released file does not say it.
+        step: training step of the checkpoint; None for a mean of several, see weight_average, and
+            where a released file does not say it.
         source: the folder, file or name.
     """
 
@@ -97,12 +102,16 @@ def restore(
     if len(several := sources(source)) > 1:
         from cmtl_jax import weight_average  # it needs this file
 
+        for one in several:
+            if one != AUTO and one not in shipped() and not os.path.exists(one):
+                commas = f"; commas separate weights to be averaged, as in {source}"
+                raise UserError(_nothing_at(one) + commas)
         return weight_average.average([restore(one, parallel, which) for one in several])
     # Imported here: a file of weights is used without Orbax and HDF5, which take long to import.
     from cmtl_jax.interop import safetensors_file
 
     folder = pathlib.Path(source)
-    if folder.is_file():
+    if os.path.isfile(folder):  # pathlib's raises OSError where a name is too long
         if safetensors_file.is_one(folder):
             return _of_safetensors(folder, str(source), parallel)
         return _of_released(folder, parallel)
@@ -115,13 +124,8 @@ def restore(
             f"evaluate both together: --config.init_from={STREETS} "
             f"--config.eval.close_weights={CLOSE}"
         )
-    if not folder.is_dir():
-        names = ", ".join(shipped())
-        raise UserError(
-            f"no weights at {source}: no such work folder or file, and none of the names that come "
-            f"with the program ({names or 'this version has none'}); train there first or name "
-            "another"
-        )
+    if not os.path.isdir(folder):
+        raise UserError(_nothing_at(source))
     from cmtl_jax import checkpoints
 
     reader = checkpoints.Checkpoints(folder, read_only=True)
@@ -141,21 +145,50 @@ def restore(
 def sources(source: str | os.PathLike) -> list[str]:
     """The weights of which `source` names the mean; one where it is a path with commas itself."""
     names = [name.strip() for name in str(source).split(SEPARATOR)]
-    return [str(source)] if pathlib.Path(source).exists() or not all(names) else names
+    return [str(source)] if os.path.exists(source) or not all(names) else names
 
 
-def short_name(source: str | os.PathLike, between: str = "+") -> str:
-    """The same without folders, for names of files: a, or a+b where they are averaged."""
-    return between.join(pathlib.Path(name).name for name in sources(source))
+def names(several: Sequence[str]) -> list[str]:
+    """What people call weights: their paths' last parts, as many as tell the paths apart."""
+    paths = [pathlib.Path(os.path.abspath(one)) for one in several]
+    found, length = [path.name for path in paths], 1
+    while len(set(found)) < len(set(paths)):
+        length += 1
+        found = [str(pathlib.Path(*path.parts[-length:])) for path in paths]
+    return found
+
+
+def short_name(source: str | os.PathLike) -> str:
+    """What weights are called in names of files: a; a+b where they are averaged, or a+7 more."""
+    several = [os.path.basename(os.path.abspath(one)) or "weights" for one in sources(source)]
+    for kept in range(len(several), 0, -1):
+        left_out = len(several) - kept
+        found = "+".join([*several[:kept], *([f"{left_out} more"] if left_out else [])])
+        if len(os.fsencode(found)) <= _LONGEST_NAME:
+            break
+    return found
+
+
+def together(lists: Sequence[str], between: str) -> str:
+    """The parts of several lists in texts, each once."""
+    return between.join(dict.fromkeys(one for text in lists for one in text.split(between)))
 
 
 def is_work_folder(folder: pathlib.Path) -> bool:
     """Whether a training run has left checkpoints there."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return False
     from cmtl_jax import checkpoints
 
     return (folder / checkpoints.FOLDER).is_dir()
+
+
+def _nothing_at(source: str | os.PathLike) -> str:
+    along = ", ".join(shipped())
+    return (
+        f"no weights at {source}: no such work folder or file, and none of the names that come "
+        f"with the program ({along or 'this version has none'}); train there first or name another"
+    )
 
 
 def _shapes(model: nn.Module, config: ml_collections.ConfigDict) -> PyTree:
@@ -196,7 +229,7 @@ def _of_released(path: pathlib.Path, parallel: Parallel) -> TrainedModel:
             groups = CountGroups(edges=(), class_weights=(), histogram=())
             about = {"config": {}, "data": "not known", "train_ids_sha256": "not known"}
         else:
-            config.update(ml_collections.ConfigDict(about["config"]))
+            config = _config_of(about)
             groups = CountGroups.from_json(about["groups"])
             about["data"], about["train_ids_sha256"]  # needed by whoever evaluates
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -229,10 +262,19 @@ def _understand(
     about: dict[str, Any],
 ) -> tuple[ml_collections.ConfigDict, CountGroups, nn.Module]:
     """Config, groups and model from what weights say of themselves."""
+    config = _config_of(about)
+    return config, CountGroups.from_json(about["groups"]), build_model(config)
+
+
+def _config_of(about: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config that weights say they were trained with; of several runs, that of the last."""
+    from cmtl_jax import weight_average
+
     # Keys that came later have their defaults.
     config = base_config.base()
     config.update(ml_collections.ConfigDict(about["config"]))
-    return config, CountGroups.from_json(about["groups"]), build_model(config)
+    weight_average.read(about, config)  # fails here, not when it is needed
+    return config
 
 
 def _describe(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import shlex
+import shutil
 
 import exports
 import pytest
@@ -100,6 +101,45 @@ def test_the_figures_are_of_these_weights(run):
     assert "| shanghaitech-part_b, test | 60 | 12.3 | 45.6 | 7 |" in text
     assert " 1.5 " not in text and " 2.5 " not in text
     assert "On the 40 held-out" in text and "MAE 65.4, RMSE 99.9" in text
+
+
+@pytest.mark.parametrize(
+    "folder, weights",
+    [
+        ("test-from-a+run", "runs/a,runs/run"),
+        ("test-from-run", "elsewhere/run"),
+    ],
+)
+def test_figures_of_other_weights_are_not_cited(run, folder, weights):
+    """Not even of a mean with these, or of a folder of the same name."""
+    folder = pathlib.Path(run[0].source) / "eval" / folder
+    before = card.text(*run)
+    shutil.copytree(folder.with_name("shanghaitech-part_b-test"), folder)
+    (folder / "metrics.json").write_text(json.dumps(metrics(exports.STEP, weights, mae=3.5)))
+    assert card.text(*run) == before
+
+
+def test_figures_of_two_weights_together_are_not_cited(run):
+    path = pathlib.Path(run[0].source) / "eval/shanghaitech-part_b-test/metrics.json"
+    together = metrics(exports.STEP)
+    together["protocol"]["weights where people stand close"] = "sha"
+    path.write_text(json.dumps(together))
+    assert "Not evaluated on test pictures" in card.text(*run)
+
+
+def test_figures_in_the_work_folder_of_the_export(run, tmp_path):
+    weights, file = run
+    elsewhere = {
+        "own": (weights.source, 8.5),
+        "other": (str(tmp_path / "other/run"), 9.5),
+    }
+    for name, (source, mae) in elsewhere.items():
+        folder = tmp_path / "out" / name / "eval/shanghaitech-part_b-test"
+        shutil.copytree(pathlib.Path(weights.source) / "eval" / folder.name, folder)
+        content = metrics(exports.STEP, source, mae=mae)
+        (folder / "metrics.json").write_text(json.dumps(content))
+    assert "| 60 | 8.5 |" in card.text(weights, file, tmp_path / "out/own")
+    assert "| 60 | 12.3 |" in card.text(weights, file, tmp_path / "out/other")
 
 
 def test_without_any_evaluation(run, tmp_path):

@@ -19,7 +19,7 @@ from cmtl_jax.evaluation.report import read_per_image_csv
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import normalise
 from cmtl_jax.parallel import Parallel
-from cmtl_jax.prediction import close_crowds
+from cmtl_jax.prediction import close_crowds, overlay
 from cmtl_jax.prediction import counter as counter_lib
 from cmtl_jax.prediction.tiles import HALO, best_shape, tiles
 
@@ -71,6 +71,15 @@ def test_density_has_the_size_of_the_picture_and_sums_to_the_count(counter, heig
     assert result.count == pytest.approx(result.density.sum(dtype=np.float64), rel=1e-12)
     np.testing.assert_array_equal(result.picture, picture)
     assert result.overlay().width >= width
+
+
+def test_an_overlay_names_the_weights_without_their_place(counter, monkeypatch):
+    labels = []
+    monkeypatch.setattr(overlay, "overlay", lambda *_, label, **__: labels.append(label))
+    result = counter(grey(8, 8))
+    for weights in ("runs/a", "runs/a,runs/b"):
+        dataclasses.replace(result, weights=weights).overlay()
+    assert labels == ["a", "a+b"]
 
 
 def test_path_image_and_arrays_are_the_same_picture(counter, tmp_path):

@@ -17,7 +17,7 @@ import small_run
 from PIL import Image
 from work_folders import CommandLine, only_error
 
-from cmtl_jax import checkpoints, cross_validation, trained_model
+from cmtl_jax import checkpoints, cross_validation, trained_model, weight_average
 from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report, run
@@ -150,7 +150,9 @@ def test_folds_side_by_side_give_what_they_give_one_after_the_other(config, tmp_
 def test_weights_of_part_a_are_warned_of(config, tmp_path, monkeypatch, caplog):
     trained = base_config.base()
     trained.dataset.update(name="shanghaitech", options={"part": "part_a"})
-    restore = lambda *_: types.SimpleNamespace(config=trained)  # noqa: E731
+    about = {"data": "", "train_ids_sha256": ""}
+    found = types.SimpleNamespace(config=trained, about=about, source="sha", step=None)
+    restore = lambda *_: found  # noqa: E731
     monkeypatch.setattr(trained_model, "restore", restore)
     config.init_from = "sha"
     own, folder = cross_validation.of_fold(config, tmp_path, 1)
@@ -168,6 +170,13 @@ def test_weights_of_part_a_are_warned_of(config, tmp_path, monkeypatch, caplog):
     trained.dataset.options.part = "part_b"
     cross_validation._require_unseen(own, folder)
     assert not caplog.text
+    # Of a mean, what any of its runs was trained on.
+    other = trained.copy_and_resolve_references()
+    other.dataset.extra = "shanghaitech-part_a"
+    runs = [types.SimpleNamespace(config=one) for one in (other, trained)]
+    monkeypatch.setattr(weight_average, "runs", lambda _: runs)
+    cross_validation._require_unseen(own, folder)
+    assert "7 pictures of UCF_CC_50" in caplog.text
 
 
 class Trainer:

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import types
 
+import exports
 import small_run
 from work_folders import untrained
 
+from cmtl_jax import weight_average
 from cmtl_jax.evaluation import run
 from cmtl_jax.input_pipeline import data as data_lib
 
@@ -47,6 +50,24 @@ def test_training_pictures_are_counted_once_each_without_those_of_other_data_set
     assert (tmp_path / "out/eval/synthetic-train/per_image.csv").exists()
 
 
+def test_pictures_that_any_averaged_run_saw_are_seen(tmp_path, monkeypatch):
+    """Each run is asked once: of the runs here one saw what the last did not."""
+    asked = []
+
+    def trained_on(config, weights, split):
+        asked.append(weights.dataset.extra)
+        return {"first"} if weights.dataset.extra else {"second"}
+
+    monkeypatch.setattr(run.data_lib, "trained_on", trained_on)
+    entries = [types.SimpleNamespace(id=name) for name in ("first", "second", "third")]
+    data = types.SimpleNamespace(pictures=lambda _: types.SimpleNamespace(index=entries))
+    weights = exports.trained()
+    other = exports.trained(dataset__extra="textures")
+    mean = weight_average.average([other, weights, weights])
+    assert run._seen_in_training(None, [mean], data, "train") == 2
+    assert sorted(asked) == ["", "textures"]
+
+
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(run.report, "write_report", lambda _, curves, **__: found.append(curves))
@@ -61,3 +82,11 @@ def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch)
         run.evaluate_checkpoint(small_run.config(tmp_path, init_from=source), tmp_path / "out")
     first = {"first": [{"step": 4, "val/mae": 7.0}]}
     assert found == [first, first | {"second": [{"step": 4, "val/mae": 8.0}]}]
+
+
+def test_learning_curves_of_runs_of_one_name_are_told_apart(tmp_path):
+    for folder in ("first/run", "second/run"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metrics.jsonl").write_text(json.dumps({"in": folder}))
+    found = run._curves(f"{tmp_path}/first/run,{tmp_path}/second/run")
+    assert found == {name: [{"in": name}] for name in ("first/run", "second/run")}

@@ -1,5 +1,6 @@
 """Exported files against the weights they were made of."""
 
+import dataclasses
 import json
 
 import exports
@@ -48,6 +49,14 @@ def honest(unscaled, factor=1.0, added=0.0):
         return result.density * np.float32(factor), result.count + added
 
     return program
+
+
+def test_averaged_weights_are_named(file, counter, unscaled, monkeypatch):
+    averaged = dataclasses.replace(counter.trained, source="runs/a,runs/b")
+    monkeypatch.setattr(counter, "trained", averaged)
+    assert "against the weights a+b\n" in parity.check(
+        file, honest(unscaled), counter, []
+    ).read_text()
 
 
 def test_a_file_that_counts_as_its_weights_do(file, photo, counter, unscaled):

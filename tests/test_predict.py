@@ -1,6 +1,7 @@
 """The command that counts: what it prints and writes, and how it fails."""
 
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -169,6 +170,13 @@ def test_weights_that_are_none(main, folder, tmp_path, workdir):
         with pytest.raises(UserError, match=f"no checkpoint {which}.*best, latest, {STEP}"):
             cmtl_jax.load(workdir, which)
     assert cmtl_jax.load(workdir, "latest").trained.step == STEP
+
+
+def test_files_name_all_averaged_weights(main, counter, tmp_path, monkeypatch):
+    averaged = dataclasses.replace(counter.trained, source="runs/a,runs/b")
+    monkeypatch.setattr(counter, "trained", averaged)
+    assert main(draw(tmp_path / "a.png"), f"--out={tmp_path / 'out'}")[0] == 0
+    assert json.loads((tmp_path / "out/counts.jsonl").read_text())["weights"] == "a+b"
 
 
 @pytest.mark.parametrize("arguments", [["--foo"], [], ["a.png", "--weights"]])

@@ -672,8 +672,9 @@ def test_all_weights_that_come_along_are_offered_the_default_first(monkeypatch):
 
 
 def test_weights_are_named_without_their_place():
-    paths = ["runs/sha", "/data/sha/", "w/mcnn.h5", "sha"]
-    assert command._names(paths) == dict(zip(["sha", "sha-2", "mcnn.h5", "sha-3"], paths))
+    paths = ["runs/sha", "/data/sha/", "w/mcnn.h5", "sha", "runs/a,runs/b"]
+    names = ["sha", "sha-2", "mcnn.h5", "sha-3", "a+b"]
+    assert command._names(paths) == dict(zip(names, paths))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

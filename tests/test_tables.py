@@ -142,6 +142,15 @@ def test_a_result_stands_in_its_column_with_its_protocol(tmp_path):
     assert not own(of("2", a, b))
 
 
+def test_means_of_weights_are_told(tmp_path):
+    mean_of = {"mean of the weights of": "a (step 3), b (step 7)"}
+    run = write(tmp_path / "run", step=None, protocol=mean_of)
+    released = write(tmp_path / "x", trained_on="not known", step=None, protocol=mean_of)
+    text = " ".join(render.text(of("1", run, released)).split())
+    assert text.count("mean of the weights of a (step 3), b (step 7)") == 2
+    assert "released weights a (step 3), b (step 7)" in text and "step not known" not in text
+
+
 def test_other_pictures_never_stand_among_the_test_results(tmp_path, tables):
     folders = [
         write(tmp_path / "val", A, "val", number=30, mae=55.5, rmse=66.6),

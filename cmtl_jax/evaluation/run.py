@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from cmtl_jax import checkpoints, trained_model, version, work_folder
+from cmtl_jax import checkpoints, trained_model, version, weight_average, work_folder
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
@@ -75,6 +75,7 @@ def evaluate_checkpoint(
     split = data.resolve(used.eval.split)
     pictures = data_lib.whole_pictures(used, data, split)
     step = "" if trained.step is None else f"step {trained.step} of "
+    step = "the mean of " if weight_average.is_one(trained) else step
     logging.info("evaluating %s%s on %s-%s", step, source, data.name, split)
     single = Parallel("jit", jax.local_devices()[:1], precision=config.matmul_precision)
     close = _close_weights(config, trained, single)
@@ -148,9 +149,10 @@ def evaluate_checkpoint(
 
 def _curves(source: str | pathlib.Path) -> dict[str, list[dict]]:
     """What training logged, by the name of the run: several where their weights are averaged."""
+    runs = trained_model.sources(source)
     return {
-        pathlib.Path(run).name: work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl")
-        for run in trained_model.sources(source)
+        name: work_folder.read_jsonl(pathlib.Path(run) / "metrics.jsonl")
+        for name, run in zip(trained_model.names(runs), runs, strict=True)
     }
 
 
@@ -173,6 +175,8 @@ def protocol(
 ) -> dict[str, str]:
     """All that a number needs beside it to be comparable."""
     picked = "best" if config.init_from else config.eval.checkpoint
+    mean_of = weight_average.text(trained)
+    seeds = dict.fromkeys(str(run.config.seed) for run in weight_average.runs(trained))
     model = f"model {trained.config.model.name}"
     groups = (
         f"edges of binning {trained.config.groups.binning} from the counts of training crops; "
@@ -181,9 +185,9 @@ def protocol(
     )
     trained_on = (
         f"{trained.about['data']}, preset {trained.config.preset}, {model}, "
-        f"seed {trained.config.seed}"
+        f"seed {'/'.join(seeds)}"
     )
-    if trained.step is None:
+    if not trained.about["config"]:
         picked, groups = "as released", "edges not known"
         trained_on = f"{trained.about['data']}, {model}"
     elif picked == "best" and not trained.config.train.keep_best:
@@ -191,7 +195,7 @@ def protocol(
     elif picked == "best" and trained.config.dataset.val_fraction:
         picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":
-        picked = f"step {trained.step}"
+        picked = "the steps named" if mean_of else f"step {trained.step}"
     seen = ", ".join(filter(None, (Seen.of(config.input).text(), closer_text(config.input))))
     return {
         "data set": data.name,
@@ -204,6 +208,7 @@ def protocol(
         f"{config.density.sigma:g}, border {config.density.border}",
         "map quality": metrics_lib.MAP_QUALITY_CONVENTION,
         "weights": trained.source,
+        **({"mean of the weights of": mean_of} if mean_of else {}),
         "selection": picked,
         "count groups": groups,
         "trained on": trained_on,
@@ -242,9 +247,11 @@ def _seen_in_training(
 ) -> int:
     """How many pictures of a split the runs of the weights trained on, as far as they say."""
     ids = set()
-    for trained in weights:
-        if trained.about["data"] != "not known":
-            ids |= data_lib.trained_on(config, trained.config, split)
+    runs = [run for trained in weights for run in weight_average.runs(trained)]
+    # Runs that differ in their seeds alone saw the same.
+    for run in {run.config.dataset.to_json(): run for run in runs}.values():
+        if run.data != "not known":
+            ids |= data_lib.trained_on(config, run.config, split)
     return sum(entry.id in ids for entry in data.pictures(split).index)
 
 

@@ -1,9 +1,11 @@
 """What exported files say of themselves: what they want to see and give, where they come from."""
 
-import pathlib
+import dataclasses
 from typing import Any
 
-from cmtl_jax import version
+import ml_collections
+
+from cmtl_jax import trained_model, version, weight_average
 from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.seen import Seen, closer_text
 from cmtl_jax.trained_model import TrainedModel
@@ -46,16 +48,13 @@ def citations(trained: TrainedModel) -> list[str]:
 
 
 def of_weights(trained: TrainedModel) -> dict[str, Any]:
-    """What belongs to the weights wherever they go: config, count groups, origin, step.
+    """What belongs to the weights wherever they go: config, count groups, origin, step or steps.
 
     A work folder's checkpoint says the same, but for the folders of the machine it comes from.
     """
-    config = trained.config.to_dict()
-    config["init_from"] = ""
-    extra = ",".join(extra_pictures.titles(config["dataset"]))
-    config["dataset"] |= {"raw_dir": "", "tfds_dir": "", "extra": extra}
-    return {
-        "config": config,
+    config = _portable(trained.config)
+    about = {
+        "config": config.to_dict(),
         "groups": trained.groups.to_json(),
         "program": trained.about.get("program", "not known"),
         "data": trained.about["data"],
@@ -63,6 +62,21 @@ def of_weights(trained: TrainedModel) -> dict[str, Any]:
         "head_spacing": trained.about.get("head_spacing"),
         "step": trained.step,
     }
+    if weight_average.is_one(trained):
+        runs = [
+            dataclasses.replace(run, config=_portable(run.config))
+            for run in weight_average.runs(trained)
+        ]
+        about[weight_average.ABOUT] = weight_average.said(runs, config)
+    return about
+
+
+def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A config without the folders of this machine."""
+    config = config.copy_and_resolve_references()
+    config.init_from = config.dataset.raw_dir = config.dataset.tfds_dir = ""
+    config.dataset.extra = ",".join(extra_pictures.titles(config.dataset))
+    return config
 
 
 def describe(trained: TrainedModel) -> dict[str, Any]:
@@ -78,8 +92,9 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "density": "people per pixel, at the size of the picture given; never negative",
         "count": "sum of the density map, people",
         "model": c.model.name,
-        "weights": pathlib.Path(trained.source).resolve().name,
+        "weights": trained_model.short_name(trained.source),
         "step": trained.step,
+        "mean_of": weight_average.text(trained),  # empty where they are of one run
         "trained_on": trained.about["data"],
         "training_pictures_sha256": trained.about["train_ids_sha256"],
         "trained_by": trained.about.get("program", "not known"),

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import pathlib
 
 import h5py
@@ -70,7 +71,8 @@ def _prepare(config: ml_collections.ConfigDict, trained: TrainedModel) -> format
 def _sources(config: ml_collections.ConfigDict, source: pathlib.Path) -> list[pathlib.Path]:
     """The weights themselves, or those of each fold in the work folder of a cross-validation."""
     # What is no folder is a file or the name of weights.
-    own = (config.init_from and not source.is_dir()) or (source / checkpoints.FOLDER).is_dir()
+    folder = os.path.isdir(source)  # pathlib's raises OSError at the names of many runs
+    own = (config.init_from and not folder) or (source / checkpoints.FOLDER).is_dir()
     if own or not base_config.all_folds(config):
         return [source]
     folders = [source / f"fold_{fold}" for fold in range(1, NUM_FOLDS + 1)]
@@ -121,7 +123,7 @@ def write(path: pathlib.Path, arrays: released.Arrays, trained: TrainedModel) ->
         file.attrs["input_std"] = float(i.std)
         file.attrs["input_resize"] = i.resize
         file.attrs["density_scale"] = 1.0
-        if trained.step is not None:
+        if trained.about["config"]:  # else a released file, which says nothing
             file.attrs[released.ABOUT] = json.dumps(description.of_weights(trained))
     try:
         work_folder.write(path, memory.getvalue())

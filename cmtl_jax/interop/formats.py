@@ -42,7 +42,8 @@ def _safetensors(config: ml_collections.ConfigDict, trained: TrainedModel) -> Wr
         if halved:
             _check_halved(path, trained, config.matmul_precision, pictures)
         about = path.with_suffix(".md")
-        card.write(about, trained, path)
+        workdir = path.parent.parent  # of workdir/export/NAME.safetensors
+        card.write(about, trained, path, workdir, config.export.dtype)
         return (
             f"Count with them by python -m cmtl_jax.predict photo.jpg --weights={path}; "
             f"{about.name} says what they are."

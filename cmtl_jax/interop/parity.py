@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cmtl_jax import pictures as picture_files
-from cmtl_jax import version, work_folder
+from cmtl_jax import trained_model, version, work_folder
 from cmtl_jax.datasets import scenes
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import resize
@@ -88,7 +88,7 @@ def check(
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
-        "weights": pathlib.Path(counter.trained.source).resolve().name,
+        "weights": trained_model.short_name(counter.trained.source),
         "step": counter.trained.step,
         "agrees": worst <= tolerance,
         "tolerance": tolerance,

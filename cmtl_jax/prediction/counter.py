@@ -27,6 +27,8 @@ from cmtl_jax.trained_model import (
     TrainedModel,
     is_work_folder,
     restore,
+    short_name,
+    together,
 )
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
@@ -60,7 +62,11 @@ class Count:
         from cmtl_jax.prediction import overlay  # a count alone needs no matplotlib
 
         return overlay.overlay(
-            self.picture, self.density, count=self.count, label=self.weights, max_side=max_side
+            self.picture,
+            self.density,
+            count=self.count,
+            label=short_name(self.weights),
+            max_side=max_side,
         )
 
 
@@ -353,8 +359,7 @@ def load(weights: str | os.PathLike, checkpoint: str | int = "best") -> Counter:
 def _together(streets: TrainedModel, close: TrainedModel) -> TrainedModel:
     """The weights for streets, saying of themselves what holds for both."""
     about = dict(streets.about)
-    data = [part.strip() for one in (streets, close) for part in one.about["data"].split(",")]
-    about["data"] = ", ".join(dict.fromkeys(data))
+    about["data"] = together([one.about["data"] for one in (streets, close)], ", ")
     low, high = close.about["head_spacing"], streets.about["head_spacing"]
     about["head_spacing"] = {
         "low": min(low["low"], high["low"]),

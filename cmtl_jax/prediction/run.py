@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cmtl_jax import console, head_spacing
+from cmtl_jax import console, head_spacing, trained_model
 from cmtl_jax.errors import UserError
 from cmtl_jax.escape import printable
 from cmtl_jax.prediction import batches
@@ -65,7 +64,7 @@ class Run:
         """Args: counter: counts; found: what; settings: how; output: the folder of --out."""
         self._counter, self._found, self._settings = counter, found, settings
         self._output = output
-        self._weights = pathlib.Path(counter.trained.source).name
+        self._weights = trained_model.short_name(counter.trained.source)
         self._trained_spacing = counter.trained.about.get("head_spacing")
         self._status = self._warnings = 0
 

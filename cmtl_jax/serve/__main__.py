@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import ipaddress
 import os
-import pathlib
 import signal
 import socket
 import sys
@@ -173,9 +172,11 @@ def _shipped() -> list[str]:
 
 def _names(paths: list[str]) -> dict[str, str]:
     """What people call the weights, which says nothing of where they lie, to their paths."""
+    from cmtl_jax import trained_model
+
     names: dict[str, str] = {}
     for path in paths:
-        stem = pathlib.Path(path).resolve().name or "weights"
+        stem = trained_model.short_name(path)
         name, number = stem, 2
         while name in names:
             name, number = f"{stem}-{number}", number + 1

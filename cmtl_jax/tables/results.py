@@ -138,7 +138,8 @@ def _system(
     source = protocol.get("weights", "")
     name = _METHODS.get(model, model or "weights")
     if protocol["trained on"].startswith("not known"):
-        return f"{name}, released weights {pathlib.Path(source).name}"
+        mean_of = protocol.get("mean of the weights of")
+        return f"{name}, released weights {mean_of or pathlib.Path(source).name}"
     parts = [name, preset] if preset else [name, source]
     if config and preset in base_config.PRESETS:
         usual = base_config.base()

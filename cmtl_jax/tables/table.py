@@ -208,7 +208,9 @@ def _footnote(
     plural = "s" if len(group) > 1 else ""
     seeds = ("not known" if result.seed is None else str(result.seed) for result in group)
     yield f"seed{plural} " + ", ".join(seeds)
-    yield "weights of step " + ", ".join(map(_steps, group))
+    mean_of = protocol.get("mean of the weights of")
+    steps = "weights of step " + ", ".join(map(_steps, group))
+    yield f"mean of the weights of {mean_of}" if mean_of else steps
     yield f"trained on {_trained_on(first)}, pictures sha256 {_short(protocol)}"
     for name in ("trained by", "evaluated by"):
         said = sorted({r.protocol[name] for r in group if name in r.protocol})
