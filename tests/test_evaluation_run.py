@@ -8,6 +8,7 @@ from work_folders import untrained
 
 from cmtl_jax.evaluation import run
 from cmtl_jax.input_pipeline import data as data_lib
+from cmtl_jax.input_pipeline import extra_pictures
 
 
 def test_pictures_seen_in_training_are_told(tmp_path, caplog):
@@ -45,6 +46,34 @@ def test_training_pictures_are_counted_once_each_without_those_of_other_data_set
     result = run.evaluate_checkpoint(config, tmp_path / "out", data=data_lib.load(config))
     assert result["num_images"] == 8
     assert (tmp_path / "out/eval/synthetic-train/per_image.csv").exists()
+
+
+def test_baselines_are_of_the_data_sets_own_training_pictures(tmp_path, monkeypatch):
+    """At the end of a training that has others' pictures, and its own several times, too."""
+    alone = extra_pictures.SOURCES["empty_scenes"]
+    few = alone._replace(options=alone.options | {"num_train": 10, "height": (40, 50)})
+    monkeypatch.setitem(extra_pictures.SOURCES, "empty_scenes", few)
+    config = small_run.config(tmp_path, dataset__extra="empty_scenes", dataset__repeat=3)
+    config.init_from = str(untrained(tmp_path / "weights", name="single_stage"))
+    training = data_lib.load(config)
+    assert len(training.pictures("train")) > 3 * len(training.own)
+    found = [run.evaluate_checkpoint(config, tmp_path, data=data) for data in (None, training)]
+    for name in ("best_constant_mae", "brightness_regression_mae"):
+        assert found[0][name] == found[1][name] > 0
+
+
+def test_without_training_pictures_there_are_no_baselines(tmp_path, caplog):
+    """Only the test pictures' own counts would be left to take a constant from."""
+    caplog.set_level(logging.INFO)
+    config = small_run.config(tmp_path)
+    config.dataset.options.num_train = 0
+    config.init_from = str(untrained(tmp_path / "weights", name="single_stage"))
+    result = run.evaluate_checkpoint(config, tmp_path / "out")
+    assert not {"best_constant_mae", "brightness_regression_mae"} & result.keys()
+    folder = tmp_path / "out/eval/synthetic-test"
+    assert "best constant" not in (folder / "report.html").read_text()
+    (line,) = (r.getMessage() for r in caplog.records if "3 pictures: MAE" in r.getMessage())
+    assert "constant" not in line and line.endswith(f"; see {folder / 'report.html'}")
 
 
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):

@@ -132,10 +132,13 @@ def evaluate_checkpoint(
             triptychs=_triptychs(config.eval.triptychs, counter, pictures, images),
             curves=_curves(source),
         )
+        constant = ""
+        if "best_constant_mae" in result:
+            constant = f"; the best constant answer has MAE {result['best_constant_mae']:.2f}"
         logging.info(
-            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
-            "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"],
-            result["rmse"], result["best_constant_mae"], folder / "report.html",
+            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers)%s; see %s", data.name,
+            split, result["num_images"], result["mae"], result["rmse"], constant,
+            folder / "report.html",
         )  # fmt: skip
         if before is not None:
             logging.info(
@@ -277,13 +280,16 @@ def _group_accuracy(
 def _baselines(
     data: data_lib.Data, pictures: Pictures, images: list[ImageMetrics]
 ) -> dict[str, float]:
-    """What answers without a network would get: the least that a count has to beat."""
+    """What answers without a network would get: the least that a count has to beat.
+
+    They learn from the data set's own training pictures, whatever a run adds to or repeats of them;
+    without any there are none.
+    """
+    if not len(data.own):
+        return {}
     true = [image.count_true for image in images]
-    train = data.splits["train"]
-    if not len(train):
-        return {"best_constant_mae": metrics_lib.best_constant_mae(true, true)}
-    counts = [entry.count for entry in train.index]
-    regression = np.linalg.lstsq(_brightness(train), np.array(counts, np.float64), rcond=None)[0]
+    counts = [entry.count for entry in data.own.index]
+    regression = np.linalg.lstsq(_brightness(data.own), np.array(counts, np.float64), rcond=None)[0]
     errors = _brightness(pictures) @ regression - true
     return {
         "best_constant_mae": metrics_lib.best_constant_mae(counts, true),

@@ -32,10 +32,12 @@ class Data:
         name: of the data set as it stands in results, such as 'shanghaitech-part_b'.
         splits: 'train', 'val' (held out of the training pictures, may be empty) and, where the data
             set has one, 'test'.
+        own: those of 'train' that are the data set's own, once each; may be empty.
     """
 
     name: str
     splits: dict[str, Pictures]
+    own: Pictures
 
     def pictures(self, split: str) -> Pictures:
         """Pictures of a split.
@@ -190,13 +192,15 @@ def _cut(config: ml_collections.ConfigDict, training: bool) -> Data:
     counts = [entry.count for entry in index[:number]]
     train, val = holdout.hold_out(counts, d.val_fraction, d.val_seed, d.val_split)
     left_out = _left_out(d, {entry.id for entry in index}, training)
+    own = [i for i in train if index[i].id not in left_out]
+    train = own
     if training:
-        train = train * d.repeat + list(range(end, len(pictures)))
-    train = [i for i in train if index[i].id not in left_out]
+        extra = [i for i in range(end, len(pictures)) if index[i].id not in left_out]
+        train = own * d.repeat + extra
     splits = {"train": pictures.subset(train), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, end))
-    return Data(name, splits)
+    return Data(name, splits, pictures.subset(own))
 
 
 def _tested_fold(fold: int, splits: Collection[str]) -> str:
