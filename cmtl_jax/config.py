@@ -162,7 +162,8 @@ def base() -> ml_collections.ConfigDict:
     # where nobody is, with the smallest errors.
     e.triptychs = 12
     # Weights that take over where people stand close, as `sha` does beside `shb` where photos are
-    # counted by default. Name, file or work folder; for whole pictures alone.
+    # counted by default. Name, file or work folder; for whole pictures alone. Such results have a
+    # folder of their own.
     e.close_weights = ""
 
     x = c.export = ml_collections.ConfigDict()

@@ -16,7 +16,7 @@ from cmtl_jax.interop import card
 from cmtl_jax.metrics import ImageMetrics
 
 
-def metrics(step, weights="run", split="test", mae=12.34):
+def metrics(step, weights="run", split="test", mae=12.34, **protocol):
     return {
         "mae": mae,
         "rmse": 45.6,
@@ -29,7 +29,8 @@ def metrics(step, weights="run", split="test", mae=12.34):
             "weights": weights,
             "selection": "best MAE on the held-out ones",
             "trained on": "shanghaitech-part_b, preset recommended, model cmtl, seed 3",
-        },
+        }
+        | protocol,
     }
 
 
@@ -47,6 +48,9 @@ def run(tmp_path):
         "shanghaitech-part_b-test": metrics(exports.STEP),
         "shanghaitech-part_b-val": metrics(exports.STEP - 1, split="val", mae=1.5),
         "shanghaitech-part_b-test-from-x.h5": metrics(exports.STEP, weights="x.h5", mae=2.5),
+        "shanghaitech-part_b-test-with-sha": metrics(
+            exports.STEP, mae=3.5, **{"weights where people stand close": "sha"}
+        ),
     }.items():
         (folder / "eval" / name).mkdir(parents=True)
         (folder / "eval" / name / "metrics.json").write_text(json.dumps(content))
@@ -95,10 +99,11 @@ def test_what_a_card_says(run, tmp_path):
 
 
 def test_the_figures_are_of_these_weights(run):
-    """Neither of another step, nor of other weights that were evaluated there."""
+    """Neither of another step, nor of other weights that were evaluated there, alone or beside."""
     text = card.text(*run)
     assert "| shanghaitech-part_b, test | 60 | 12.3 | 45.6 | 7 |" in text
     assert " 1.5 " not in text and " 2.5 " not in text
+    assert " 3.5 " not in text and "stand close" not in text
     assert "On the 40 held-out" in text and "MAE 65.4, RMSE 99.9" in text
 
 

@@ -199,7 +199,7 @@ def test_evaluation_counts_with_both_weights_as_counting_does(
     config = small_run.config(tmp_path, **folders)
     pictures = data_lib.load(config).pictures("test")
     result = evaluation.evaluate_checkpoint(config, tmp_path / "run")
-    table = tmp_path / "run" / "eval" / "synthetic-test" / "per_image.csv"
+    table = tmp_path / "run" / "eval" / "synthetic-test-with-close0" / "per_image.csv"
     counts = {image.id: image.count_pred for image in read_per_image_csv(table)}
     for i in range(len(pictures)):
         image = pictures[i].image

@@ -16,7 +16,7 @@ import numpy as np
 from cmtl_jax import checkpoints, trained_model, version, work_folder
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.errors import UserError
-from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
+from cmtl_jax.evaluation import evaluate, ground_truth, report, result_folder, shown_pictures
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
@@ -44,6 +44,8 @@ def evaluate_checkpoint(
     before: Mapping[str, Any] | None = None,
 ) -> dict:
     """Evaluates weights on the config's split and writes workdir/eval/<dataset>-<split>/.
+
+    Those of other weights than workdir's own go to a folder beside it (see `result_folder`).
 
     The weights are those of config.init_from (a work folder or a released file), else those of
     workdir's checkpoint config.eval.checkpoint.
@@ -111,14 +113,8 @@ def evaluate_checkpoint(
     if seen:
         result["protocol"]["seen in training"] = f"{seen} of the {len(images)} pictures"
     if parallel.process_index == 0:
-        # Results of other weights never replace those of the run that lives here.
         own = (workdir / checkpoints.FOLDER).exists()
-        other = (
-            f"-from-{trained_model.short_name(config.init_from)}"
-            if config.init_from and own
-            else ""
-        )
-        folder = workdir / "eval" / f"{data.name}-{split}{other}"
+        folder = result_folder.of(config, workdir, f"{data.name}-{split}", own=own)
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
         report.write_per_image_csv(folder / "per_image.csv", images)

@@ -90,7 +90,7 @@ def _flat(config: ml_collections.ConfigDict, before: str = "") -> dict[str, Any]
 
 
 def _figures(trained: TrainedModel) -> list[results.Result]:
-    """Evaluations of these very weights in their work folder."""
+    """Evaluations of these very weights, and of no others with them, in their work folder."""
     folder = pathlib.Path(trained.source)
     if not any(folder.glob("eval/*/metrics.json")):
         return []
@@ -99,7 +99,8 @@ def _figures(trained: TrainedModel) -> list[results.Result]:
         one
         for one in results.read(folder)
         if one.step == trained.step and pathlib.Path(one.protocol["weights"]).name == name
-    ]
+        and not one.close_weights
+    ]  # fmt: skip
 
 
 def _errors(figures: list[results.Result]) -> list[list[metrics.DensityBin]]:
