@@ -6,9 +6,12 @@ import logging
 import small_run
 from work_folders import untrained
 
+from cmtl_jax import trained_model
 from cmtl_jax.evaluation import run
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline import extra_pictures
+from cmtl_jax.input_pipeline.patches import Patches
+from cmtl_jax.parallel import Parallel
 
 
 def test_pictures_seen_in_training_are_told(tmp_path, caplog):
@@ -74,6 +77,27 @@ def test_without_training_pictures_there_are_no_baselines(tmp_path, caplog):
     assert "best constant" not in (folder / "report.html").read_text()
     (line,) = (r.getMessage() for r in caplog.records if "3 pictures: MAE" in r.getMessage())
     assert "constant" not in line and line.endswith(f"; see {folder / 'report.html'}")
+
+
+def test_groups_are_of_crops_of_the_size_of_the_training_ones(tmp_path, monkeypatch):
+    sizes = []
+
+    class Evaluator(run.evaluate.Evaluator):
+        def __call__(self, params, **options):
+            if isinstance(self._pictures, Patches):
+                sizes.extend(self._pictures.sizes)
+                return []
+            return super().__call__(params, **options)
+
+    monkeypatch.setattr(run.evaluate, "Evaluator", Evaluator)
+    weights = untrained(tmp_path / "weights")
+    trained = trained_model.restore(weights, Parallel()).config
+    assert trained.augment.zoom and trained.crop.height > 64  # pictures are taken whole
+    config = small_run.config(tmp_path, init_from=str(weights))
+    run.evaluate_checkpoint(config, tmp_path / "out")
+    index = data_lib.load(config, training=False).pictures("test").index
+    whole = [(entry.height, entry.width) for entry in index]
+    assert sizes == [size for size in whole for _ in range(run.GROUP_CROPS)]
 
 
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):

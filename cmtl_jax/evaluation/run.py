@@ -260,7 +260,9 @@ def _group_accuracy(
     parallel: Parallel,
 ) -> dict[str, float | int]:
     """Share of right count groups among crops like those of the training, which groups are of."""
-    crops = Patches(pictures, data_lib.crop_rule(trained.config), GROUP_CROPS, seed=0)
+    # Zoomed crops are resized to one size in training, which Patches does not do.
+    rule = dataclasses.replace(data_lib.crop_rule(trained.config), zoom=0.0)
+    crops = Patches(pictures, rule, GROUP_CROPS, seed=0)
     images: list[ImageMetrics] = []
     if trained.groups.edges and trained.config.model.name == "cmtl":
         counter = evaluate.Evaluator(trained.model, config, crops, trained.groups, parallel)
