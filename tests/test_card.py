@@ -123,6 +123,23 @@ def test_the_command_trains_that_config_again(run):
     ]  # fmt: skip
 
 
+def test_the_command_holds_no_folders_and_is_one_of_a_shell(run):
+    weights, _ = run
+    weights.config.dataset.update(
+        extra="/home/me/our pictures/, textures", leave_out="IMG_1,our pictures/2 $HOME.jpg"
+    )
+    weights.config.train.steps = 7
+    command = card.command(weights.config)
+    assert "/home" not in command and " --config.train.steps=7" in command
+    assert {
+        "--config.dataset.extra=our pictures,textures",
+        "--config.dataset.leave_out=IMG_1,our pictures/2 $HOME.jpg",
+    } < set(shlex.split(command))
+    assert "'IMG_1,our pictures/2 $HOME.jpg'" in command  # where a shell puts nothing in its place
+    weights.config.dataset.update(extra="empty_scenes,textures")
+    assert " --config.dataset.extra=empty_scenes,textures" in card.command(weights.config)
+
+
 def test_pictures_of_ones_own(run):
     weights, file = run
     weights.about["data"] = "point_folder-mine"

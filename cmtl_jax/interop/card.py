@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.resources
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from cmtl_jax import config as base_config
 from cmtl_jax import metrics, trained_model, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report
+from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.interop import description
 from cmtl_jax.tables import results
 from cmtl_jax.trained_model import TrainedModel
@@ -63,7 +65,10 @@ def write(path: pathlib.Path, trained: TrainedModel, weights: pathlib.Path) -> N
 
 
 def command(config: ml_collections.ConfigDict) -> str:
-    """The command line that trains with a config; the data set's own keys may be named twice."""
+    """The command line that trains with a config, without folders of this machine.
+
+    The data set's own keys may be named twice.
+    """
     usual = base_config.base()
     base_config.apply_preset(usual, config.preset)
     name, flat, usual = config.name or "NAME", _flat(config), _flat(usual)
@@ -73,8 +78,9 @@ def command(config: ml_collections.ConfigDict) -> str:
             continue
         if key == "init_from":
             value = trained_model.short_name(value, between=trained_model.SEPARATOR)
-        quoted = f'"{value}"' if isinstance(value, tuple) else value
-        parts.append(f"--config.{key}={quoted}")
+        if key == "dataset.extra":
+            value = ",".join(extra_pictures.titles(config.dataset))
+        parts.append(f"--config.{key}={shlex.quote(str(value))}")
     return " ".join(parts)
 
 
