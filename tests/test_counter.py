@@ -314,6 +314,9 @@ def test_what_is_no_picture_is_refused(counter, tmp_path):
     for shape in ((4,), (0, 4), (4, 4, 2), (1, 4, 4, 3), (4, 4, 4)):
         with pytest.raises(ValueError, match=r"\[H, W"):
             counter(np.zeros(shape, np.uint8))
+    for size in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match=r"\[H, W"):
+            counter(Image.new("RGB", size))
 
 
 def test_colour_weights_see_colours(tmp_path):

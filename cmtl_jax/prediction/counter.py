@@ -110,7 +110,7 @@ class Counter:
 
         Raises:
             UserError: the file is missing or no picture.
-            TypeError, ValueError: an array of another type or shape.
+            TypeError, ValueError: an array of another type or shape, or a picture without pixels.
         """
         image = self._read(picture)
         return self._result(image, self._alone(self._seen(image)))
@@ -207,14 +207,14 @@ class Counter:
         if isinstance(picture, str | os.PathLike):
             return picture_files.read(picture, channels)
         if isinstance(picture, Image.Image):
+            _require_pixels(picture.size[::-1])
             return picture_files.from_pil(picture, "the picture", channels)
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
             kind = getattr(picture, "dtype", type(picture).__name__)
             raise TypeError(f"a picture is a path, a PIL image or a uint8 array, not {kind}")
         if picture.ndim == 3 and picture.shape[2] == 1:
             picture = picture[..., 0]
-        if not picture.size or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
-            raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {picture.shape}")
+        _require_pixels(picture.shape)
         return picture_files.from_pil(Image.fromarray(picture), "the array", channels)
 
     def _seen(self, image: np.ndarray) -> np.ndarray:
@@ -305,6 +305,15 @@ class Counter:
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
         return Count(count, density, shown, self.trained.source)
+
+
+def _require_pixels(shape: tuple[int, ...]) -> None:
+    """
+    Raises:
+        ValueError: no picture has this shape.
+    """
+    if 0 in shape or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {shape}")
 
 
 def _spacing(density: np.ndarray, picture: np.ndarray) -> float | None:
