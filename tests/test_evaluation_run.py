@@ -3,15 +3,18 @@
 import json
 import logging
 
+import pytest
 import small_run
 from work_folders import untrained
 
 from cmtl_jax import trained_model
+from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import run
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.parallel import Parallel
+from cmtl_jax.training import train
 
 
 def test_pictures_seen_in_training_are_told(tmp_path, caplog):
@@ -98,6 +101,22 @@ def test_groups_are_of_crops_of_the_size_of_the_training_ones(tmp_path, monkeypa
     index = data_lib.load(config, training=False).pictures("test").index
     whole = [(entry.height, entry.width) for entry in index]
     assert sizes == [size for size in whole for _ in range(run.GROUP_CROPS)]
+
+
+def test_the_checkpoint_asked_for_is_evaluated(tmp_path):
+    """Of another work folder, too; what training starts from is its best one in any case."""
+    weights = str(untrained(tmp_path / "weights", name="single_stage", steps=(3, 5)))
+    config = small_run.config(tmp_path, init_from=weights)
+    for asked, step in (("best", 3), ("latest", 5), ("5", 5)):
+        config.eval.checkpoint = asked
+        assert run.evaluate_checkpoint(config, tmp_path / asked)["checkpoint_step"] == step
+    assert train._before(config, tmp_path, Parallel(), None)["checkpoint_step"] == 3
+    config.eval.checkpoint = "999"
+    with pytest.raises(UserError, match="no checkpoint 999 in .*best, latest, 3, 5"):
+        run.evaluate_checkpoint(config, tmp_path / "out")
+    config.init_from = "sha"
+    with pytest.raises(UserError, match="no checkpoint 999 in sha: .*leave the checkpoint out"):
+        run.evaluate_checkpoint(config, tmp_path / "out")
 
 
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def evaluate_checkpoint(
     Those of other weights than workdir's own go to a folder beside it (see `result_folder`).
 
     The weights are those of config.init_from (a work folder or a released file), else those of
-    workdir's checkpoint config.eval.checkpoint.
+    workdir; of a work folder, those of its checkpoint config.eval.checkpoint.
     Their own preprocessing is used, the data set is the config's; `data` is that of the config,
     loaded here where it is not given.
     `before` is the result of the weights that training started from, on the same pictures; its
@@ -65,9 +65,7 @@ def evaluate_checkpoint(
     if config.init_from:
         work_folder.make(workdir)
     source = config.init_from or workdir
-    trained = trained_model.restore(
-        source, parallel, "best" if config.init_from else config.eval.checkpoint
-    )
+    trained = trained_model.restore(source, parallel, config.eval.checkpoint)
     used = config.copy_and_resolve_references()
     used.input.update(trained.config.input)
     _tell_of_other_input(config, used, source)
@@ -171,7 +169,7 @@ def protocol(
     config: ml_collections.ConfigDict, data: data_lib.Data, split: str, trained: TrainedModel
 ) -> dict[str, str]:
     """All that a number needs beside it to be comparable."""
-    picked = "best" if config.init_from else config.eval.checkpoint
+    picked = config.eval.checkpoint
     model = f"model {trained.config.model.name}"
     groups = (
         f"edges of binning {trained.config.groups.binning} from the counts of training crops; "
