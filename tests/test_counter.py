@@ -18,6 +18,7 @@ from cmtl_jax.evaluation import run as evaluation
 from cmtl_jax.evaluation.report import read_per_image_csv
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import normalise
+from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import close_crowds
 from cmtl_jax.prediction import counter as counter_lib
@@ -206,6 +207,20 @@ def test_evaluation_counts_with_both_weights_as_counting_does(
         expected = (counter(image).count + close(image).count) / 2
         assert counts[pictures[i].id] == pytest.approx(expected, rel=1e-5)
     assert result["protocol"]["weights where people stand close"] == close.trained.source
+
+
+def test_pictures_are_decoded_again_only_where_the_other_weights_are_asked(
+    counter, close, tmp_path, monkeypatch
+):
+    decoded = []
+    pixels = Pictures.pixels
+    monkeypatch.setattr(Pictures, "pixels", lambda *args: decoded.append(args) or pixels(*args))
+    folders = {"init_from": counter.trained.source, "eval__close_weights": close.trained.source}
+    config = small_run.config(tmp_path, **folders)
+    for asked, times in ((0.0, 0), (1.0, 3)):
+        shares(monkeypatch, asked, 0.5)
+        evaluation.evaluate_checkpoint(config, tmp_path / "run")
+        assert len(decoded) == times
 
 
 def test_weights_for_streets_may_see_grey_levels_and_the_others_colours(

@@ -119,6 +119,13 @@ def test_the_checkpoint_asked_for_is_evaluated(tmp_path):
         run.evaluate_checkpoint(config, tmp_path / "out")
 
 
+def test_resized_pictures_are_evaluated_and_shown(tmp_path):
+    weights = untrained(tmp_path / "w", name="single_stage", seen={"resize": "multiple_of_4"})
+    config = small_run.config(tmp_path, init_from=str(weights), eval__triptychs=3)
+    assert run.evaluate_checkpoint(config, tmp_path / "out")["num_images"] == 3
+    assert "resized down" in (tmp_path / "out/eval/synthetic-test/report.html").read_text()
+
+
 def test_averaged_weights_have_the_learning_curves_of_all(tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(run.report, "write_report", lambda _, curves, **__: found.append(curves))

@@ -309,7 +309,9 @@ def _triptychs(
             picture = pictures[position]
             shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
             density = counter.density_of_seen(
-                picture.image, lambda channels, at=position: pictures.pixels(at, channels)
+                picture.image,
+                pictures.pixels_size(position),
+                lambda channels, at=position: pictures.pixels(at, channels),
             )
             shown.append(
                 report.Triptych(
