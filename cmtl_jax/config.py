@@ -153,7 +153,9 @@ def base() -> ml_collections.ConfigDict:
 
     e = c.eval = ml_collections.ConfigDict()
     e.split = "auto"  # auto (test where there is one, else val) | train | val | test
-    e.checkpoint = "best"  # best | latest | a step
+    # best | latest | a step: of the work folder, or of that of init_from where mode is eval or
+    # export. Training starts from the best one, and a file or name holds no other steps.
+    e.checkpoint = "best"
     e.batch_size = 4  # pictures a step, over all devices
     e.max_buckets = 8  # padded shapes that pictures of all sizes share
     # What counts are held against: points | density | reference_py2 | reference_py3 (the latter
@@ -163,7 +165,8 @@ def base() -> ml_collections.ConfigDict:
     # where nobody is, with the smallest errors.
     e.triptychs = 12
     # Weights that take over where people stand close, as `sha` does beside `shb` where photos are
-    # counted by default. Name, file or work folder; for whole pictures alone.
+    # counted by default. Name, file or work folder; for whole pictures alone. Such results have a
+    # folder of their own.
     e.close_weights = ""
 
     x = c.export = ml_collections.ConfigDict()

@@ -23,7 +23,7 @@ from cmtl_jax import trained_model, weight_average
 from cmtl_jax.datasets.ucf_cc_50 import NUM_FOLDS, NUM_PICTURES
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import evaluate as evaluate_lib
-from cmtl_jax.evaluation import report, run
+from cmtl_jax.evaluation import report, result_folder, run
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.metrics import ImageMetrics
@@ -125,8 +125,7 @@ def summarise(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     _require_each_once([image.id for image in everything], str(workdir))
     result = combine(results, images)
     result["protocol"] = _protocol(config, results, everything)
-    other = f"-from-{trained_model.short_name(config.init_from)}" if config.init_from else ""
-    folder = workdir / "eval" / f"{NAME}{other}"
+    folder = result_folder.of(config, workdir, NAME, own=True)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
@@ -302,10 +301,9 @@ def _results_folder(
     config: ml_collections.ConfigDict, folder: pathlib.Path, *, trained: bool = False
 ) -> pathlib.Path:
     """Where evaluation puts a fold's results; `trained`: those of the folder's own weights."""
-    other = ""
-    if config.init_from and not trained and (folder / checkpoints_lib.FOLDER).exists():
-        other = f"-from-{trained_model.short_name(config.init_from)}"
-    return folder / "eval" / f"ucf_cc_50-fold_{config.dataset.fold}-test{other}"
+    name = f"ucf_cc_50-fold_{config.dataset.fold}-test"
+    own = not trained and (folder / checkpoints_lib.FOLDER).exists()
+    return result_folder.of(config, folder, name, own=own)
 
 
 def _read(folder: pathlib.Path) -> tuple[dict, list[ImageMetrics]]:

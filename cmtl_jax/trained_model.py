@@ -93,7 +93,7 @@ def restore(
             file or work folder of that name is there. Several, with commas between them: the mean
             of their weights.
         parallel: whose devices hold the weights.
-        which: 'best', 'latest' or a step; a file holds one set of weights.
+        which: 'best', 'latest' or a step; of a file, which holds one set of weights, no other step.
 
     Raises:
         UserError: there is nothing to restore there, it is damaged, or of another program; or
@@ -113,11 +113,11 @@ def restore(
     folder = pathlib.Path(source)
     if os.path.isfile(folder):  # pathlib's raises OSError where a name is too long
         if safetensors_file.is_one(folder):
-            return _of_safetensors(folder, str(source), parallel)
-        return _of_released(folder, parallel)
+            return _of_step(_of_safetensors(folder, str(source), parallel), which)
+        return _of_step(_of_released(folder, parallel), which)
     if str(source) in shipped() and not is_work_folder(folder):
         file = SHIPPED / f"{source}{safetensors_file.SUFFIX}"
-        return _of_safetensors(file, str(source), parallel)
+        return _of_step(_of_safetensors(file, str(source), parallel), which)
     if str(source) == AUTO and not is_work_folder(folder):
         raise UserError(
             f"{AUTO} counts with two sets of weights, {STREETS} and {CLOSE}; name one of them. To "
@@ -194,6 +194,20 @@ def _nothing_at(source: str | os.PathLike) -> str:
 def _shapes(model: nn.Module, config: ml_collections.ConfigDict) -> PyTree:
     """The parameters that a model has, as jax.ShapeDtypeStruct."""
     return jax.eval_shape(lambda: init_params(model, 0, config.input.channels))
+
+
+def _of_step(trained: TrainedModel, which: str | int) -> TrainedModel:
+    """The weights of a file.
+
+    Raises:
+        UserError: those of another step are asked for.
+    """
+    if str(which) not in ("best", "latest", str(trained.step)):
+        raise UserError(
+            f"no checkpoint {which} in {trained.source}: it is no work folder and holds one set of "
+            "weights; leave the checkpoint out"
+        )
+    return trained
 
 
 def _of_safetensors(path: pathlib.Path, source: str, parallel: Parallel) -> TrainedModel:

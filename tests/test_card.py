@@ -17,7 +17,7 @@ from cmtl_jax.interop import card
 from cmtl_jax.metrics import ImageMetrics
 
 
-def metrics(step, weights="run", split="test", mae=12.34):
+def metrics(step, weights="run", split="test", mae=12.34, **protocol):
     return {
         "mae": mae,
         "rmse": 45.6,
@@ -30,7 +30,8 @@ def metrics(step, weights="run", split="test", mae=12.34):
             "weights": weights,
             "selection": "best MAE on the held-out ones",
             "trained on": "shanghaitech-part_b, preset recommended, model cmtl, seed 3",
-        },
+        }
+        | protocol,
     }
 
 
@@ -48,6 +49,9 @@ def run(tmp_path):
         "shanghaitech-part_b-test": metrics(exports.STEP),
         "shanghaitech-part_b-val": metrics(exports.STEP - 1, split="val", mae=1.5),
         "shanghaitech-part_b-test-from-x.h5": metrics(exports.STEP, weights="x.h5", mae=2.5),
+        "shanghaitech-part_b-test-with-sha": metrics(
+            exports.STEP, mae=3.5, **{"weights where people stand close": "sha"}
+        ),
     }.items():
         (folder / "eval" / name).mkdir(parents=True)
         (folder / "eval" / name / "metrics.json").write_text(json.dumps(content))
@@ -96,10 +100,11 @@ def test_what_a_card_says(run, tmp_path):
 
 
 def test_the_figures_are_of_these_weights(run):
-    """Neither of another step, nor of other weights that were evaluated there."""
+    """Neither of another step, nor of other weights that were evaluated there, alone or beside."""
     text = card.text(*run)
     assert "| shanghaitech-part_b, test | 60 | 12.3 | 45.6 | 7 |" in text
     assert " 1.5 " not in text and " 2.5 " not in text
+    assert " 3.5 " not in text and "stand close" not in text
     assert "On the 40 held-out" in text and "MAE 65.4, RMSE 99.9" in text
 
 
@@ -156,6 +161,23 @@ def test_the_command_trains_that_config_again(run):
     assert sorted(shlex.split(command)[4:]) == [
         "--config.crop.height=112", "--config.model.up_maps=(16, 18)", "--config.seed=3"
     ]  # fmt: skip
+
+
+def test_the_command_holds_no_folders_and_is_one_of_a_shell(run):
+    weights, _ = run
+    weights.config.dataset.update(
+        extra="/home/me/our pictures/, textures", leave_out="IMG_1,our pictures/2 $HOME.jpg"
+    )
+    weights.config.train.steps = 7
+    command = card.command(weights.config)
+    assert "/home" not in command and " --config.train.steps=7" in command
+    assert {
+        "--config.dataset.extra=our pictures,textures",
+        "--config.dataset.leave_out=IMG_1,our pictures/2 $HOME.jpg",
+    } < set(shlex.split(command))
+    assert "'IMG_1,our pictures/2 $HOME.jpg'" in command  # where a shell puts nothing in its place
+    weights.config.dataset.update(extra="empty_scenes,textures")
+    assert " --config.dataset.extra=empty_scenes,textures" in card.command(weights.config)
 
 
 def test_pictures_of_ones_own(run):

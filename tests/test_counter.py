@@ -18,6 +18,7 @@ from cmtl_jax.evaluation import run as evaluation
 from cmtl_jax.evaluation.report import read_per_image_csv
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.batch import normalise
+from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import close_crowds, overlay
 from cmtl_jax.prediction import counter as counter_lib
@@ -208,13 +209,27 @@ def test_evaluation_counts_with_both_weights_as_counting_does(
     config = small_run.config(tmp_path, **folders)
     pictures = data_lib.load(config).pictures("test")
     result = evaluation.evaluate_checkpoint(config, tmp_path / "run")
-    table = tmp_path / "run" / "eval" / "synthetic-test" / "per_image.csv"
+    table = tmp_path / "run" / "eval" / "synthetic-test-with-close0" / "per_image.csv"
     counts = {image.id: image.count_pred for image in read_per_image_csv(table)}
     for i in range(len(pictures)):
         image = pictures[i].image
         expected = (counter(image).count + close(image).count) / 2
         assert counts[pictures[i].id] == pytest.approx(expected, rel=1e-5)
     assert result["protocol"]["weights where people stand close"] == close.trained.source
+
+
+def test_pictures_are_decoded_again_only_where_the_other_weights_are_asked(
+    counter, close, tmp_path, monkeypatch
+):
+    decoded = []
+    pixels = Pictures.pixels
+    monkeypatch.setattr(Pictures, "pixels", lambda *args: decoded.append(args) or pixels(*args))
+    folders = {"init_from": counter.trained.source, "eval__close_weights": close.trained.source}
+    config = small_run.config(tmp_path, **folders)
+    for asked, times in ((0.0, 0), (1.0, 3)):
+        shares(monkeypatch, asked, 0.5)
+        evaluation.evaluate_checkpoint(config, tmp_path / "run")
+        assert len(decoded) == times
 
 
 def test_weights_for_streets_may_see_grey_levels_and_the_others_colours(
@@ -323,6 +338,9 @@ def test_what_is_no_picture_is_refused(counter, tmp_path):
     for shape in ((4,), (0, 4), (4, 4, 2), (1, 4, 4, 3), (4, 4, 4)):
         with pytest.raises(ValueError, match=r"\[H, W"):
             counter(np.zeros(shape, np.uint8))
+    for size in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match=r"\[H, W"):
+            counter(Image.new("RGB", size))
 
 
 def test_colour_weights_see_colours(tmp_path):

@@ -322,17 +322,19 @@ def test_results_of_other_weights_stand_beside_the_own(config, trainer, tmp_path
     assert cross_validation.train(config, tmp_path) == 0
     own = (tmp_path / SUMMARY / "metrics.json").read_text()
     arrays = released_files.arrays("mcnn")
-    config.init_from = str(released_files.write(tmp_path / "weights.h5", arrays))
+    file = str(released_files.write(tmp_path / "weights.h5", arrays))
+    for init_from, close, end in ((file, "", "-from-weights.h5"), ("", "sha", "-with-sha")):
+        config.init_from, config.eval.close_weights = init_from, close
 
-    def evaluate(config, workdir):
-        folder = workdir / "eval"
-        name = f"ucf_cc_50-fold_{config.dataset.fold}-test"
-        shutil.copytree(folder / name, folder / f"{name}-from-weights.h5")
+        def evaluate(config, workdir, end=end):
+            folder = workdir / "eval"
+            name = f"ucf_cc_50-fold_{config.dataset.fold}-test"
+            shutil.copytree(folder / name, folder / f"{name}{end}")
 
-    monkeypatch.setattr(run, "evaluate_checkpoint", evaluate)
-    cross_validation.evaluate(config, tmp_path)
-    assert (tmp_path / f"{SUMMARY}-from-weights.h5" / "metrics.json").read_text() == own
-    assert (tmp_path / SUMMARY / "metrics.json").read_text() == own
+        monkeypatch.setattr(run, "evaluate_checkpoint", evaluate)
+        cross_validation.evaluate(config, tmp_path)
+        assert (tmp_path / f"{SUMMARY}{end}" / "metrics.json").read_text() == own
+        assert (tmp_path / SUMMARY / "metrics.json").read_text() == own
 
 
 def test_folds_without_weights_are_said_before_anything_is_evaluated(config, tmp_path):

@@ -121,15 +121,22 @@ def test_synthetic_refuses_what_cannot_be_drawn(tmp_path):
     for wrong in (
         {"num_train": 0, "num_test": 0},
         {"num_train": -1},
+        {"num_train": 2.5},
+        {"seed": "x"},
+        {"height": 256},
+        {"height": (48, 64.5)},
+        {"height": (48, 64, 80)},
         {"height": (64, 48)},
         {"width": (least - 1, 64)},
         {"people": -1},
+        {"people": scenes.MOST_PEOPLE + 1},
+        {"people": 2.5},
         {"enlarge": 0},
         {"enlarge": 1.5},
         {"textures": True, "people": 3},
     ):
-        with pytest.raises(UserError, match="synthetic"):
-            prepare.prepare("synthetic", tfds_dir=tmp_path, options=SIZES | wrong)
+        with pytest.raises(UserError, match=f"^synthetic: .*{list(wrong)[0]}"):
+            prepare.find("synthetic", None, SIZES | wrong)
 
 
 def folder(raw, tmp_path, rule=DensityRule()):

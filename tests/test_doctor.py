@@ -658,6 +658,17 @@ def told(folder) -> dict[str, Finding]:
     return found(run.check(folder))
 
 
+def test_without_a_baseline_usefulness_is_not_told(sound_run):
+    """Where the data set has no training pictures, results give none."""
+    assert "run.useful" in told(sound_run)
+    file = sound_run / "eval/x-test/metrics.json"
+    metrics = json.loads(file.read_text())
+    del metrics["best_constant_mae"]
+    file.write_text(json.dumps(metrics))
+    findings = told(sound_run)
+    assert "run.useful" not in findings and not bad(findings)
+
+
 def test_a_sound_run_gives_no_warning(sound_run):
     worst = told(sound_run)
     assert not bad(worst)

@@ -124,6 +124,17 @@ def test_what_the_format_cannot_hold_is_refused(main, tmp_path, model, part):
     assert not (workdir / "export").exists()
 
 
+def test_the_checkpoint_asked_for_is_exported(main, tmp_path):
+    """Of the work folder that is named, too."""
+    weights = untrained(tmp_path / "w", name="mcnn", steps=(3, 5))
+    command = (SYNTHETIC, "--mode=export", f"--workdir={tmp_path}", f"--config.init_from={weights}")
+    for more, step in (((), 3), (("--config.eval.checkpoint=5",), 5)):
+        assert main(*command, *more)[0] == 0
+        assert cmtl_jax.load(tmp_path / "export/synthetic.h5").trained.step == step
+    status, _, err = main(*command, "--config.eval.checkpoint=999")
+    assert status == 1 and "no checkpoint 999 in" in only_error(err)
+
+
 def test_nothing_to_export(main, tmp_path):
     status, _, err = main(SYNTHETIC, "--mode=export", f"--workdir={tmp_path / 'none'}")
     assert status == 1 and str(tmp_path / "none") in only_error(err)

@@ -110,10 +110,41 @@ def test_what_is_not_there(config, extra, says, tmp_path, monkeypatch):
         data_lib.load(config)
 
 
-def test_the_data_set_itself(config):
+def test_the_data_set_itself(config, folder):
     config.dataset.extra = "synthetic"
     with pytest.raises(UserError, match="which is the data set itself"):
         data_lib.load(config)
+    config.dataset.options = {}
+    config.dataset.update(name="point_folder", raw_dir=str(folder), extra=f"{folder}/")
+    with pytest.raises(UserError, match="names mine, which is the data set itself"):
+        data_lib.load(config)
+
+
+def test_folders_of_one_name(config, folder):
+    config.dataset.extra = f"{folder}, {folder.parent / 'other' / 'mine'}"
+    with pytest.raises(UserError, match="names mine more than once.* rename folders of one name"):
+        data_lib.load(config)
+    data_lib.load(config, training=False)
+
+
+def test_pictures_of_a_folder_are_known_to_have_been_trained_on(config, folder, monkeypatch):
+    """As weights of a work folder name it, or as weights that went elsewhere do."""
+    own_run = base_config.base()
+    own_run.dataset.update(name="point_folder", raw_dir=str(folder), val_seed=1, val_fraction=0.5)
+    own_run.dataset.tfds_dir = config.dataset.tfds_dir
+    val = set(ids(data_lib.load(own_run).pictures("val")))
+    left_out = min(val)
+    config.dataset.update(val_fraction=0.0, leave_out=f"mine/{left_out}")
+
+    def seen(extra):
+        config.dataset.extra = extra
+        return val & data_lib.trained_on(own_run, config, "val")
+
+    assert seen(f"{folder}/") == seen("textures, mine") == val - {left_out} != set()
+    assert not seen(str(folder.parent / "elsewhere" / "mine"))
+    (folder.parent / "cwd" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(folder.parent / "cwd")  # a folder of that name lies here, which is another
+    assert not seen("mine")
 
 
 def test_no_test_picture_of_ucf_cc_50_is_trained_on():

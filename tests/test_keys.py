@@ -410,7 +410,8 @@ def second_look(config, pixels) -> list:
         return np.zeros(image.shape[:2], np.float32)
 
     counter._alone = alone
-    counter.second_look(np.full((80, 80), 1 / 25, np.float32), lambda channels: pixels)
+    density = np.full((80, 80), 1 / 25, np.float32)
+    counter.second_look(density, pixels.shape[:2], lambda channels: pixels)
     return looked
 
 

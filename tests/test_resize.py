@@ -122,7 +122,8 @@ def test_the_key_is_the_reference_presets_and_is_of_whole_pictures_alone():
 
     image = np.zeros((39, 51, 1), np.uint8)
     picture = Picture("a", image, np.zeros((0, 2), np.float32), np.zeros((39, 51), np.float32))
-    data = Data("x", {"val": OnePicture(picture), "train": OnePicture(picture)})
+    one = OnePicture(picture)
+    data = Data("x", {"val": one, "train": one}, one)
     for resize_key, expected in (("none", (39, 51)), ("multiple_of_4", (36, 48))):
         config.input.resize = resize_key
         config.dataset.validate_on = "whole"

@@ -277,6 +277,16 @@ def test_weights_from_elsewhere_have_not_this_folders_settings(tmp_path):
     assert "step not known" in footnote and "trained on not known" in footnote
 
 
+def test_weights_that_take_over_in_close_crowds_are_named(tmp_path):
+    """What two sets of weights count together is no number of the run, nor a seed of it."""
+    workdir = write(tmp_path / "w", mae=20.0)
+    close = {"weights where people stand close": "sha"}
+    write(workdir, suffix="-with-sha", mae=19.0, protocol=close)
+    rows = {row.label: row.cells[B].mae.value for row in own(of("1", workdir))["own"]}
+    label = "Cascaded CNN, recommended"
+    assert rows == {label: 20.0, f"{label}, with sha where people stand close": 19.0}
+
+
 def test_bad_folders_are_one_line(tmp_path, tables):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "none"):

@@ -43,9 +43,10 @@ def kept_logging():
 
 
 def untrained(
-    workdir: pathlib.Path, *, seen: dict | None = None, dataset: dict | None = None, **model
-) -> pathlib.Path:
-    """A work folder whose checkpoint holds random weights.
+    workdir: pathlib.Path, *, seen: dict | None = None, dataset: dict | None = None,
+    steps: tuple[int, ...] = (STEP,), **model
+) -> pathlib.Path:  # fmt: skip
+    """A work folder whose checkpoints hold random weights; the first of `steps` is the best.
 
     `seen` sets keys of config.input, `dataset` of config.dataset, `model` of config.model.
     """
@@ -63,7 +64,8 @@ def untrained(
         "train_ids_sha256": "",
     }
     writer = checkpoints.Checkpoints(workdir)
-    writer.save(STEP, params, {"step": np.int32(STEP)}, about, 1.0)
+    for mae, step in enumerate(steps, 1):
+        writer.save(step, params, {"step": np.int32(step)}, about, float(mae))
     writer.wait()
     writer.close()
     return workdir

@@ -1,5 +1,6 @@
 """Tasks of this project's side: its own functions, as its commands call them."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -100,7 +101,7 @@ def _pictures(config: ml_collections.ConfigDict, number: int) -> tuple[data_lib.
     split = data.resolve("auto")
     pictures = data.pictures(split)
     first = pictures.subset(range(min(number, len(pictures))))
-    return data_lib.Data(data.name, {split: first}), split
+    return dataclasses.replace(data, splits={split: first}), split
 
 
 def prepare_pictures(dataset: dict[str, Any], number: int, folder: str) -> Task:

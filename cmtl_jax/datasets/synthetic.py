@@ -57,6 +57,12 @@ def _generator(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
+def _is_whole(value, least: int, most: int | None = None) -> bool:
+    """Whether it is a whole number within these limits."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and least <= value and (most is None or value <= most)
+
+
 class Synthetic(CrowdBuilder):
     """Drawn crowds, splits train and test; the same config always gives the same pictures."""
 
@@ -82,24 +88,32 @@ class Synthetic(CrowdBuilder):
         """The config of a drawn data set.
 
         Raises:
-          UserError: no pictures at all, an empty range of sides, fewer people than none, people
-            on textures, or no whole number of times.
+          UserError: no pictures at all, no range of sides or an empty one, more people than can be
+            drawn or fewer than none, people on textures, or no whole number of anything.
         """
-        height, width = tuple(map(int, height)), tuple(map(int, width))
-        if min(num_train, num_test, seed) < 0 or num_train + num_test < 1:
-            raise UserError("synthetic: num_train, num_test and seed must be 0 or more, not both 0")
-        if people is not None and people < 0:
-            raise UserError(f"synthetic: people is a number of people or None, not {people}")
+        for name, number, least, most in (
+            ("num_train", num_train, 0, None),
+            ("num_test", num_test, 0, None),
+            ("seed", seed, 0, None),
+            ("people", 0 if people is None else people, 0, scenes.MOST_PEOPLE),
+            ("enlarge", enlarge, 1, None),
+        ):
+            if not _is_whole(number, least, most):
+                limit = f"from {least} on" if most is None else f"from {least} to {most}"
+                raise UserError(f"synthetic: {name} is a whole number {limit}, not {number!r}")
+        if num_train + num_test < 1:
+            raise UserError("synthetic: num_train and num_test are both 0; ask for a picture")
         if textures and people:
             raise UserError("synthetic: there are no people on textures; leave out one of the two")
-        if not isinstance(enlarge, int) or enlarge < 1:
-            raise UserError(f"synthetic: enlarge is a whole number from 1 on, not {enlarge}")
-        for sides in (height, width):
-            if len(sides) != 2 or not scenes.MIN_SIDE <= sides[0] <= sides[1]:
+        for name, sides in (("height", height), ("width", width)):
+            is_pair = isinstance(sides, tuple | list) and len(sides) == 2
+            whole = is_pair and all(_is_whole(side, scenes.MIN_SIDE) for side in sides)
+            if not whole or sides[0] > sides[1]:
                 raise UserError(
-                    f"synthetic: a range of sides is (least, most) from {scenes.MIN_SIDE} on, "
-                    f"not {sides}"
+                    f"synthetic: {name} is a range of sides (least, most), whole numbers from "
+                    f"{scenes.MIN_SIDE} on, not {sides!r}"
                 )
+        height, width = tuple(height), tuple(width)
         fields = dict(
             num_train=num_train, num_test=num_test, height=height, width=width, seed=seed,
             people=people, enlarge=enlarge, textures=bool(textures),

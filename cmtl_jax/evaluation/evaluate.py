@@ -39,7 +39,7 @@ class Evaluator:
         groups: CountGroups,
         parallel: Parallel,
         passes: int = 1,
-        second_look: Callable[[np.ndarray, Callable[[int], np.ndarray]], np.ndarray] | None = None,
+        second_look: Callable[..., np.ndarray] | None = None,
     ):
         """Sets the evaluation up.
 
@@ -107,8 +107,9 @@ class Evaluator:
         height, width = picture.image.shape[:2]
         density = density[:height, :width]
         if self._second_look:
+            size = self._pictures.pixels_size(position)
             density = self._second_look(
-                density, lambda channels: self._pictures.pixels(position, channels)
+                density, size, lambda channels: self._pictures.pixels(position, channels)
             )
         by_density = self._config.groups.count == "density"
         people = picture.density.sum(dtype=np.float64) if by_density else len(picture.points)

@@ -16,7 +16,7 @@ import numpy as np
 from cmtl_jax import checkpoints, trained_model, version, weight_average, work_folder
 from cmtl_jax import metrics as metrics_lib
 from cmtl_jax.errors import UserError
-from cmtl_jax.evaluation import evaluate, ground_truth, report, shown_pictures
+from cmtl_jax.evaluation import evaluate, ground_truth, report, result_folder, shown_pictures
 from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
@@ -45,8 +45,10 @@ def evaluate_checkpoint(
 ) -> dict:
     """Evaluates weights on the config's split and writes workdir/eval/<dataset>-<split>/.
 
+    Those of other weights than workdir's own go to a folder beside it (see `result_folder`).
+
     The weights are those of config.init_from (a work folder or a released file), else those of
-    workdir's checkpoint config.eval.checkpoint.
+    workdir; of a work folder, those of its checkpoint config.eval.checkpoint.
     Their own preprocessing is used, the data set is the config's; `data` is that of the config,
     loaded here where it is not given.
     `before` is the result of the weights that training started from, on the same pictures; its
@@ -63,9 +65,7 @@ def evaluate_checkpoint(
     if config.init_from:
         work_folder.make(workdir)
     source = config.init_from or workdir
-    trained = trained_model.restore(
-        source, parallel, "best" if config.init_from else config.eval.checkpoint
-    )
+    trained = trained_model.restore(source, parallel, config.eval.checkpoint)
     used = config.copy_and_resolve_references()
     used.input.update(trained.config.input)
     _tell_of_other_input(config, used, source)
@@ -112,14 +112,8 @@ def evaluate_checkpoint(
     if seen:
         result["protocol"]["seen in training"] = f"{seen} of the {len(images)} pictures"
     if parallel.process_index == 0:
-        # Results of other weights never replace those of the run that lives here.
         own = (workdir / checkpoints.FOLDER).exists()
-        other = (
-            f"-from-{trained_model.short_name(config.init_from)}"
-            if config.init_from and own
-            else ""
-        )
-        folder = workdir / "eval" / f"{data.name}-{split}{other}"
+        folder = result_folder.of(config, workdir, f"{data.name}-{split}", own=own)
         folder.mkdir(parents=True, exist_ok=True)
         report.write_metrics_json(folder / "metrics.json", result)
         report.write_per_image_csv(folder / "per_image.csv", images)
@@ -133,10 +127,13 @@ def evaluate_checkpoint(
             triptychs=_triptychs(config.eval.triptychs, counter, pictures, images),
             curves=_curves(source),
         )
+        constant = ""
+        if "best_constant_mae" in result:
+            constant = f"; the best constant answer has MAE {result['best_constant_mae']:.2f}"
         logging.info(
-            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers); the best constant "
-            "answer has MAE %.2f; see %s", data.name, split, result["num_images"], result["mae"],
-            result["rmse"], result["best_constant_mae"], folder / "report.html",
+            "%s-%s, %d pictures: MAE %.2f, RMSE %.2f (called MSE in papers)%s; see %s", data.name,
+            split, result["num_images"], result["mae"], result["rmse"], constant,
+            folder / "report.html",
         )  # fmt: skip
         if before is not None:
             logging.info(
@@ -174,7 +171,7 @@ def protocol(
     config: ml_collections.ConfigDict, data: data_lib.Data, split: str, trained: TrainedModel
 ) -> dict[str, str]:
     """All that a number needs beside it to be comparable."""
-    picked = "best" if config.init_from else config.eval.checkpoint
+    picked = config.eval.checkpoint
     mean_of = weight_average.text(trained)
     seeds = dict.fromkeys(str(run.config.seed) for run in weight_average.runs(trained))
     model = f"model {trained.config.model.name}"
@@ -268,7 +265,9 @@ def _group_accuracy(
     parallel: Parallel,
 ) -> dict[str, float | int]:
     """Share of right count groups among crops like those of the training, which groups are of."""
-    crops = Patches(pictures, data_lib.crop_rule(trained.config), GROUP_CROPS, seed=0)
+    # Zoomed crops are resized to one size in training, which Patches does not do.
+    rule = dataclasses.replace(data_lib.crop_rule(trained.config), zoom=0.0)
+    crops = Patches(pictures, rule, GROUP_CROPS, seed=0)
     images: list[ImageMetrics] = []
     if trained.groups.edges and trained.config.model.name == "cmtl":
         counter = evaluate.Evaluator(trained.model, config, crops, trained.groups, parallel)
@@ -284,13 +283,16 @@ def _group_accuracy(
 def _baselines(
     data: data_lib.Data, pictures: Pictures, images: list[ImageMetrics]
 ) -> dict[str, float]:
-    """What answers without a network would get: the least that a count has to beat."""
+    """What answers without a network would get: the least that a count has to beat.
+
+    They learn from the data set's own training pictures, whatever a run adds to or repeats of them;
+    without any there are none.
+    """
+    if not len(data.own):
+        return {}
     true = [image.count_true for image in images]
-    train = data.splits["train"]
-    if not len(train):
-        return {"best_constant_mae": metrics_lib.best_constant_mae(true, true)}
-    counts = [entry.count for entry in train.index]
-    regression = np.linalg.lstsq(_brightness(train), np.array(counts, np.float64), rcond=None)[0]
+    counts = [entry.count for entry in data.own.index]
+    regression = np.linalg.lstsq(_brightness(data.own), np.array(counts, np.float64), rcond=None)[0]
     errors = _brightness(pictures) @ regression - true
     return {
         "best_constant_mae": metrics_lib.best_constant_mae(counts, true),
@@ -314,7 +316,9 @@ def _triptychs(
             picture = pictures[position]
             shown_image = np.rint(picture.image).astype(np.uint8)  # resized ones hold fractions
             density = counter.density_of_seen(
-                picture.image, lambda channels, at=position: pictures.pixels(at, channels)
+                picture.image,
+                pictures.pixels_size(position),
+                lambda channels, at=position: pictures.pixels(at, channels),
             )
             shown.append(
                 report.Triptych(

@@ -32,10 +32,12 @@ class Data:
         name: of the data set as it stands in results, such as 'shanghaitech-part_b'.
         splits: 'train', 'val' (held out of the training pictures, may be empty) and, where the data
             set has one, 'test'.
+        own: those of 'train' that are the data set's own, once each; may be empty.
     """
 
     name: str
     splits: dict[str, Pictures]
+    own: Pictures
 
     def pictures(self, split: str) -> Pictures:
         """Pictures of a split.
@@ -130,8 +132,8 @@ def trained_on(
     theirs = config.copy_and_resolve_references()
     theirs.dataset.leave_out = ""  # of names that may not be here
     prefix = ""
-    if _name(d) in extra_pictures.names(own):
-        prefix = f"{_name(d)}/"
+    if title := _title_in_extra(d, own):
+        prefix = f"{title}/"
     elif _same_pictures(d, own):
         theirs.dataset.fold = own.fold  # each fold's run trained on the others' pictures
     else:
@@ -140,6 +142,13 @@ def trained_on(
     ids = {entry.id for entry in _cut(theirs, training=False).splits["train"].index}
     left_out = {name.strip() for name in own.leave_out.split(",")}
     return {one for one in ids if f"{prefix}{one}" not in left_out}
+
+
+def _title_in_extra(d: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> str | None:
+    """By what name the pictures of a data set are among dataset.extra of a config, if they are."""
+    if d.name == "point_folder":
+        return extra_pictures.title_of_folder(other, d.raw_dir)
+    return _name(d) if _name(d) in extra_pictures.names(other) else None
 
 
 def _same_pictures(d: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
@@ -175,8 +184,8 @@ def _cut(config: ml_collections.ConfigDict, training: bool) -> Data:
         test_names = [_tested_fold(d.fold, prepared.splits)]
         train_names = [split for split in prepared.splits if split not in test_names]
 
-    if name in extra_pictures.names(d):
-        raise UserError(f"config.dataset.extra names {name}, which is the data set itself")
+    if title := _title_in_extra(d, d):
+        raise UserError(f"config.dataset.extra names {title}, which is the data set itself")
     pictures = Pictures.of_splits(
         [prepared.splits[split] for split in train_names + test_names],
         extra_pictures.records(config) if training else [],
@@ -190,13 +199,15 @@ def _cut(config: ml_collections.ConfigDict, training: bool) -> Data:
     counts = [entry.count for entry in index[:number]]
     train, val = holdout.hold_out(counts, d.val_fraction, d.val_seed, d.val_split)
     left_out = _left_out(d, {entry.id for entry in index}, training)
+    own = [i for i in train if index[i].id not in left_out]
+    train = own
     if training:
-        train = train * d.repeat + list(range(end, len(pictures)))
-    train = [i for i in train if index[i].id not in left_out]
+        extra = [i for i in range(end, len(pictures)) if index[i].id not in left_out]
+        train = own * d.repeat + extra
     splits = {"train": pictures.subset(train), "val": pictures.subset(val)}
     if test_names:
         splits["test"] = pictures.subset(range(number, end))
-    return Data(name, splits)
+    return Data(name, splits, pictures.subset(own))
 
 
 def _tested_fold(fold: int, splits: Collection[str]) -> str:

@@ -4,6 +4,7 @@ A few hundred pictures of dense crowds do not tell a network what is no head: pa
 drawn scenes without people and drawn textures do. Key dataset.extra.
 """
 
+import collections
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -63,6 +64,21 @@ def titles(d: Mapping[str, Any]) -> list[str]:
     return [pathlib.Path(name).name for name in names(d)]
 
 
+def title_of_folder(d: Mapping[str, Any], folder: str) -> str | None:
+    """Its title where config.dataset.extra names a folder of pictures; None where it does not.
+
+    Weights that went elsewhere say the last part of its path alone, which then is taken for it.
+    """
+    path = pathlib.Path(folder).resolve()
+    for name in names(d):
+        if name in SOURCES:
+            continue
+        there = pathlib.Path(name)
+        if there.resolve() == path or (name == path.name and not there.is_dir()):
+            return there.name
+    return None
+
+
 def in_ucf_cc_50(d: Mapping[str, Any]) -> list[str]:
     """Ids of those training pictures of part A that UCF_CC_50 has, too, in config.dataset."""
     part_a = "shanghaitech-part_a"
@@ -87,10 +103,15 @@ def records(config: ml_collections.ConfigDict) -> list[tuple[prepare.Split, int]
         (split, position in it) of each picture, as `Pictures` takes them.
 
     Raises:
-        UserError: no such data set, its raw data is missing or wrong, or it has pictures that
-            UCF_CC_50 tests.
+        UserError: no such data set, its raw data is missing or wrong, it has pictures that
+            UCF_CC_50 tests, or two of one name.
     """
     d, found = config.dataset, []
+    if repeated := [one for one, times in collections.Counter(titles(d)).items() if times > 1]:
+        raise UserError(
+            f"config.dataset.extra names {', '.join(repeated)} more than once, and its pictures "
+            "would be known by the same ids; name each once, and rename folders of one name"
+        )
     if d.name == "ucf_cc_50" and (tested := in_ucf_cc_50(d)):
         raise UserError(
             "config.dataset.extra has pictures that are in UCF_CC_50, too; leave them out with "

@@ -112,6 +112,11 @@ class Pictures:
         """The picture before it is resized for evaluation: itself."""
         return self[position]
 
+    def pixels_size(self, position: int) -> tuple[int, int]:
+        """Height and width of the picture itself, before anything is done to it; not read."""
+        split, i = self._records[position]
+        return split.index[i].height, split.index[i].width
+
     def pixels(self, position: int, channels: int | None = None) -> np.ndarray:
         """The picture itself, uint8 [H, W, C], before anything is done to it; not kept.
 

@@ -153,6 +153,10 @@ class ResizedPictures:
         """The picture before it is resized."""
         return self._pictures.original(position)
 
+    def pixels_size(self, position: int) -> tuple[int, int]:
+        """Height and width of the picture itself, before anything is done to it."""
+        return self._pictures.pixels_size(position)
+
     def __len__(self) -> int:
         return len(self._pictures)
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import os
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from cmtl_jax import config as base_config
 from cmtl_jax import metrics, trained_model, weight_average, work_folder
 from cmtl_jax.errors import UserError
 from cmtl_jax.evaluation import report
+from cmtl_jax.input_pipeline import extra_pictures
 from cmtl_jax.interop import description
 from cmtl_jax.tables import results
 from cmtl_jax.trained_model import TrainedModel
@@ -94,7 +96,10 @@ def _commands(trained: TrainedModel, workdir: pathlib.Path | None, dtype: str) -
 
 
 def command(config: ml_collections.ConfigDict) -> str:
-    """The command line that trains with a config; the data set's own keys may be named twice."""
+    """The command line that trains with a config, without folders of this machine.
+
+    The data set's own keys may be named twice.
+    """
     usual = base_config.base()
     base_config.apply_preset(usual, config.preset)
     name, flat, usual = config.name or "NAME", base_config.flat(config), base_config.flat(usual)
@@ -104,8 +109,9 @@ def command(config: ml_collections.ConfigDict) -> str:
             continue
         if key == "init_from":
             value = trained_model.SEPARATOR.join(trained_model.names(trained_model.sources(value)))
-        quoted = f'"{value}"' if isinstance(value, tuple) else value
-        parts.append(f"--config.{key}={quoted}")
+        if key == "dataset.extra":
+            value = ",".join(extra_pictures.titles(config.dataset))
+        parts.append(f"--config.{key}={shlex.quote(str(value))}")
     return " ".join(parts)
 
 
@@ -130,7 +136,7 @@ def _is_of(one: results.Result, trained: TrainedModel) -> bool:
     if (
         one.step != trained.step
         or one.protocol.get("mean of the weights of", "") != mean_of
-        or "weights where people stand close" in one.protocol
+        or one.close_weights
     ):
         return False
     there, here = one.protocol["weights"], trained.source

@@ -26,7 +26,8 @@ FOLDER = "export"
 def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pathlib.Path]:
     """Writes workdir/export/<config name>.<config.export.format>, and what belongs to the file.
 
-    The weights are those of config.init_from, else of workdir's checkpoint config.eval.checkpoint.
+    The weights are those of config.init_from, else of workdir; of a work folder, those of its
+    checkpoint config.eval.checkpoint.
     Where these are the five folds of a cross-validation, there are five files; that of a fold has
     its number in its name.
 
@@ -38,10 +39,9 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[pat
             no file is written.
     """
     parallel = Parallel()
-    which = "best" if config.init_from else config.eval.checkpoint
     files = []
     for source in _sources(config, pathlib.Path(config.init_from or workdir)):
-        trained = trained_model.restore(source, parallel, which)
+        trained = trained_model.restore(source, parallel, config.eval.checkpoint)
         name = config.name or trained.config.model.name
         fold = trained.config.dataset.fold
         path = workdir / FOLDER / f"{name}{f'-fold_{fold}' if fold else ''}.{config.export.format}"

@@ -116,7 +116,7 @@ class Counter:
 
         Raises:
             UserError: the file is missing or no picture.
-            TypeError, ValueError: an array of another type or shape.
+            TypeError, ValueError: an array of another type or shape, or a picture without pixels.
         """
         image = self._read(picture)
         return self._result(image, self._alone(self._seen(image)))
@@ -158,33 +158,32 @@ class Counter:
         ]
 
     def density_of_seen(
-        self, seen: np.ndarray, picture: Callable[[int], np.ndarray]
+        self, seen: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]
     ) -> np.ndarray:
         """Density map float32 [h, w] of a picture [h, w, C] as the weights want to see it.
 
         Args:
             seen: grey levels or colours 0..255.
-            picture: as of `second_look`.
+            size: as of `second_look`.
+            picture: likewise.
         """
-        return self.second_look(self._alone(seen), picture)
+        return self.second_look(self._alone(seen), size, picture)
 
     def second_look(
-        self, density: np.ndarray, picture: Callable[[int], np.ndarray]
+        self, density: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]
     ) -> np.ndarray:
         """Looks again where people stand close: nearer (config.input.close), with other weights.
 
         Args:
             density: [h, w], people per pixel, of the picture as the network saw it.
-            picture: gives the picture itself with so many channels, uint8 [H, W, C]; called if it
-                is needed.
+            size: H and W of the picture itself.
+            picture: gives it with so many channels, uint8 [H, W, C]; called if it is needed.
 
         Returns:
             float32 [h, w]: a new map, or the one given.
         """
         density = self._nearer(density, picture)
-        if self._close is None:
-            return density
-        return self._with_close(density, picture(self._close.channels))
+        return density if self._close is None else self._with_close(density, size, picture)
 
     def _nearer(self, density: np.ndarray, picture: Callable[[int], np.ndarray]) -> np.ndarray:
         """Averages a map with that of the picture at larger sides, where people stand close."""
@@ -196,14 +195,17 @@ class Counter:
         again = self._alone(closer(self._input).image(picture(self._input.channels)))
         return (density + resize.density(again, density.shape)) / 2
 
-    def _with_close(self, density: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    def _with_close(
+        self, density: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
         """Averages a map with that of the weights for close crowds, by the share they have."""
-        streets = _spacing(density, picture)
+        streets = _spacing(density, size)
         if not close_crowds.asked(streets):
             return density
-        with_channels = functools.partial(picture_files.with_channels, picture)
-        close = self._close.density_of_seen(self._close._seen(picture), with_channels)
-        share = np.float32(close_crowds.share(streets, _spacing(close, picture)))
+        image = picture(self._close.channels)
+        with_channels = functools.partial(picture_files.with_channels, image)
+        close = self._close.density_of_seen(self._close._seen(image), size, with_channels)
+        share = np.float32(close_crowds.share(streets, _spacing(close, size)))
         if not share:
             return density
         return (1 - share) * density + share * resize.density(close, density.shape)
@@ -213,14 +215,14 @@ class Counter:
         if isinstance(picture, str | os.PathLike):
             return picture_files.read(picture, channels)
         if isinstance(picture, Image.Image):
+            _require_pixels(picture.size[::-1])
             return picture_files.from_pil(picture, "the picture", channels)
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
             kind = getattr(picture, "dtype", type(picture).__name__)
             raise TypeError(f"a picture is a path, a PIL image or a uint8 array, not {kind}")
         if picture.ndim == 3 and picture.shape[2] == 1:
             picture = picture[..., 0]
-        if not picture.size or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
-            raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {picture.shape}")
+        _require_pixels(picture.shape)
         return picture_files.from_pil(Image.fromarray(picture), "the array", channels)
 
     def _seen(self, image: np.ndarray) -> np.ndarray:
@@ -306,17 +308,26 @@ class Counter:
         return density
 
     def _result(self, image: np.ndarray, density: np.ndarray) -> Count:
-        density = self.second_look(density, functools.partial(picture_files.with_channels, image))
-        density = resize.density(density, image.shape[:2])
+        size, with_channels = image.shape[:2], functools.partial(picture_files.with_channels, image)
+        density = resize.density(self.second_look(density, size, with_channels), size)
         shown = image if image.shape[2] == 3 else image[..., 0]
         count = float(density.sum(dtype=np.float64))
         return Count(count, density, shown, self.trained.source)
 
 
-def _spacing(density: np.ndarray, picture: np.ndarray) -> float | None:
-    """`head_spacing` of the map of a picture, in pixels of the picture."""
+def _require_pixels(shape: tuple[int, ...]) -> None:
+    """
+    Raises:
+        ValueError: no picture has this shape.
+    """
+    if 0 in shape or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise ValueError(f"a picture is [H, W], [H, W, 1] or [H, W, 3], not {shape}")
+
+
+def _spacing(density: np.ndarray, size: tuple[int, int]) -> float | None:
+    """`head_spacing` of the map of a picture of this size, in pixels of the picture."""
     spacing = head_spacing.head_spacing(density)
-    return None if spacing is None else spacing * math.sqrt(picture[..., 0].size / density.size)
+    return None if spacing is None else spacing * math.sqrt(math.prod(size) / density.size)
 
 
 def _padded(image: np.ndarray) -> tuple[int, int]:

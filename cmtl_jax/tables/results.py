@@ -13,6 +13,8 @@ from cmtl_jax.errors import UserError
 
 _METHODS = {"cmtl": "Cascaded CNN", "single_stage": "Single stage CNN", "mcnn": "MCNN"}
 
+_CLOSE_WEIGHTS = "weights where people stand close"  # in the protocol
+
 # Neither the system nor its training: places, devices, logging, and what is said elsewhere.
 _NOT_OF_A_SYSTEM = (
     "name", "preset", "seed", "parallel", "dataset.raw_dir", "dataset.tfds_dir", "dataset.fold",
@@ -41,6 +43,7 @@ class Result:
         folds: figures of each fold, of a cross-validation.
         rmse_mean_of_folds: likewise.
         stray: people per picture counted where nobody is; nan where older evaluations do not say.
+        close_weights: those that took over where people stand close; empty where none did.
     """
 
     workdir: pathlib.Path
@@ -58,6 +61,7 @@ class Result:
     folds: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     rmse_mean_of_folds: float = math.nan
     stray: float = math.nan
+    close_weights: str = ""
 
 
 def read(workdir: pathlib.Path) -> list[Result]:
@@ -117,6 +121,7 @@ def _result(workdir: pathlib.Path, path: pathlib.Path) -> Result:
         folds=folds,
         rmse_mean_of_folds=mean_of_folds,
         stray=stray,
+        close_weights=protocol.get(_CLOSE_WEIGHTS, ""),
     )
 
 
@@ -134,14 +139,13 @@ def _trained(text: str) -> tuple[str, str, int | None]:
 def _system(
     preset: str, model: str, config: Mapping[str, str], protocol: Mapping[str, str]
 ) -> str:
-    """Model, preset, and the keys of the model that are not the preset's."""
+    """Model, preset, the keys of the model that are not the preset's, and weights beside these."""
     source = protocol.get("weights", "")
     name = _METHODS.get(model, model or "weights")
-    if protocol["trained on"].startswith("not known"):
-        mean_of = protocol.get("mean of the weights of")
-        return f"{name}, released weights {mean_of or pathlib.Path(source).name}"
-    parts = [name, preset] if preset else [name, source]
-    if config and preset in base_config.PRESETS:
+    known = not protocol["trained on"].startswith("not known")
+    released = protocol.get("mean of the weights of") or pathlib.Path(source).name
+    parts = [name, preset or source if known else f"released weights {released}"]
+    if known and config and preset in base_config.PRESETS:
         usual = base_config.base()
         base_config.apply_preset(usual, preset)
         usual = _flat(usual.to_dict())
@@ -151,6 +155,8 @@ def _system(
             if key.startswith("model.") and key != "model.name"
             and usual.get(key, value) != value
         ]  # fmt: skip
+    if close := protocol.get(_CLOSE_WEIGHTS):
+        parts.append(f"with {close} where people stand close")
     return ", ".join(filter(None, parts))
 
 

@@ -142,7 +142,9 @@ def _before(
     file = workdir / _BEFORE
     if file.exists():
         return json.loads(file.read_text())
-    result = run.evaluate_checkpoint(config, workdir, parallel=parallel, data=data)
+    start = config.copy_and_resolve_references()
+    start.eval.checkpoint = "best"  # as `_initial_weights`; the key is for this run's own weights
+    result = run.evaluate_checkpoint(start, workdir, parallel=parallel, data=data)
     if parallel.process_index == 0:
         report.write_metrics_json(file, result)
     return result
