@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -482,11 +482,11 @@ def what(key: str) -> str:
         return "another value"
 
 
-def flat(config: ml_collections.ConfigDict, before: str = "") -> dict[str, Any]:
-    """'section.key' -> value; a list of a JSON file is the tuple it was."""
+def flat(tree: Mapping[str, Any] | ml_collections.ConfigDict, before: str = "") -> dict[str, Any]:
+    """'section.key' -> value of a config or its JSON, where a list is the tuple that it was."""
     found = {}
-    for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
+    for key, value in tree.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
             found |= flat(value, f"{before}{key}.")
         else:
             found[before + key] = tuple(value) if isinstance(value, list) else value

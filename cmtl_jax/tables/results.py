@@ -171,12 +171,7 @@ def _config(workdir: pathlib.Path) -> dict[str, str]:
     return {}
 
 
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
     """'section.key' -> value as text; a tuple reads like the list it is in JSON."""
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{name}.")
-        else:
-            flat[before + name] = str(list(value) if isinstance(value, tuple) else value)
-    return flat
+    values = base_config.flat(tree).items()
+    return {key: str(list(one) if isinstance(one, tuple) else one) for key, one in values}

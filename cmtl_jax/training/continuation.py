@@ -1,9 +1,10 @@
 """What must not change between a run and its continuation in the same work folder."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from cmtl_jax import config as base_config
 from cmtl_jax.errors import UserError
 
 # How long, how often, where and on what; none of it changes what a step computes.
@@ -26,7 +27,7 @@ def check(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: object) -> 
     Raises:
         UserError: they differ in more than length, logging, places and devices.
     """
-    there, here = (dict(_flat(json.loads(json.dumps(about["config"])))) for about in (saved, now))
+    there, here = (base_config.flat(json.loads(json.dumps(about["config"]))) for about in (saved, now))
     for key in sorted(there.keys() & here.keys()):
         if there[key] != here[key] and not key.startswith(_FREE):
             raise UserError(
@@ -38,11 +39,3 @@ def check(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: object) -> 
             f"{workdir} holds a run on other training pictures ({saved['data']}); go on with the "
             "same pictures, or use another --workdir"
         )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
