@@ -5,7 +5,8 @@ distance between neighbours grows and shrinks with them, and people per pixel te
 about 1 / sqrt(density). Ours.
 """
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -77,6 +78,25 @@ def training_range(
         return None
     low, median, high = np.quantile(known, [0.01, 0.5, 0.99])
     return {"low": float(low), "median": float(median), "high": float(high)}
+
+
+def together(ranges: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
+    """One range over those of several trainings: the widest, and the geometric mean of the medians.
+
+    Args:
+        ranges: `training_range` of each; None where weights carry none, which says nothing.
+
+    Returns:
+        None where there is none of them.
+    """
+    known = [one for one in ranges if one is not None]
+    if not known:
+        return None
+    return {
+        "low": min(one["low"] for one in known),
+        "median": statistics.geometric_mean(one["median"] for one in known),
+        "high": max(one["high"] for one in known),
+    }
 
 
 def warning(spacing: float | None, trained: dict[str, float] | None, scale: float) -> str | None:

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 
 from cmtl_jax import config as base_config
-from cmtl_jax import trained_model
+from cmtl_jax import head_spacing, trained_model
 from cmtl_jax.errors import UserError
 from cmtl_jax.trained_model import SEPARATOR, TrainedModel
 
@@ -79,6 +79,7 @@ def average(models: Sequence[TrainedModel]) -> TrainedModel:
         "program": trained_model.together([run.program for run in found], "; "),
         "data": trained_model.together([run.data for run in found], ", "),
         "train_ids_sha256": trained_model.together([run.train_ids_sha256 for run in found], "; "),
+        "head_spacing": head_spacing.together([one.about.get("head_spacing") for one in models]),
         ABOUT: said(found, last.config),
     }
     source = SEPARATOR.join(one.source for one in models)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmtl_jax.datasets.density_map import density_map
-from cmtl_jax.head_spacing import head_spacing, training_range, warning
+from cmtl_jax.head_spacing import head_spacing, together, training_range, warning
 
 
 def lattice(spacing, height=480, width=640):
@@ -54,6 +54,15 @@ def test_training_range():
     found = training_range(iter(pictures))
     assert found == pytest.approx({"low": 10, "median": 25, "high": 40}, rel=0.2)
     assert training_range([(np.zeros((0, 2)), (48, 64))]) is None
+
+
+def test_together():
+    narrow = {"low": 8.0, "median": 9.0, "high": 10.0}
+    wide = {"low": 9.0, "median": 16.0, "high": 30.0}
+    found = together([narrow, None, wide])
+    assert found == pytest.approx({"low": 8, "median": 12, "high": 30})
+    assert together([narrow]) == pytest.approx(narrow)
+    assert together([None]) is None
 
 
 def test_warning():

@@ -44,6 +44,15 @@ def test_it_is_the_mean_and_else_the_last(shb):
     )
 
 
+def test_people_stand_as_far_apart_as_in_any_of_the_trainings(shb):
+    other = changed(shb, "other")
+    apart = {key: 2 * value for key, value in shb.about["head_spacing"].items()}
+    other = dataclasses.replace(other, about=other.about | {"head_spacing": apart})
+    for models in ([shb, other], [other, shb]):
+        found = weight_average.average(models).about["head_spacing"]
+        assert found["low"] == shb.about["head_spacing"]["low"] and found["high"] == apart["high"]
+
+
 OTHER = {
     "model": {"model.prior_fusion": "film"},
     "input": {"input.scale": 1.0},

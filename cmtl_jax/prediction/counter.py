@@ -371,10 +371,6 @@ def _together(streets: TrainedModel, close: TrainedModel) -> TrainedModel:
     """The weights for streets, saying of themselves what holds for both."""
     about = dict(streets.about)
     about["data"] = together([one.about["data"] for one in (streets, close)], ", ")
-    low, high = close.about["head_spacing"], streets.about["head_spacing"]
-    about["head_spacing"] = {
-        "low": min(low["low"], high["low"]),
-        "median": math.sqrt(low["median"] * high["median"]),
-        "high": max(low["high"], high["high"]),
-    }
+    spacings = [one.about["head_spacing"] for one in (streets, close)]
+    about["head_spacing"] = head_spacing.together(spacings)
     return dataclasses.replace(streets, about=about, source=AUTO)
