@@ -97,7 +97,10 @@ def test_gradients_of_the_first_step(run, golden):
         theirs, ours = golden[f"grad/{name}"], run[1][name]
         if theirs.shape != ours.shape:  # of the large ones the norm alone is kept
             ours = np.linalg.norm(ours.astype(np.float64))
-        assert relative(ours, theirs) <= 1e-4, name
+        # A slope's is one float32 sum over a map, theirs as well as ours, and its parts cancel:
+        # another processor's order of them moves it by 1.2e-4.
+        slope = name.endswith("relu.weight")
+        assert relative(ours, theirs) <= (5e-4 if slope else 1e-4), name
 
 
 def test_parameters_after_three_adam_steps(run, golden, shared):
