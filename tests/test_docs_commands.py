@@ -57,10 +57,11 @@ def commands(text: str) -> list[list[str]]:
 
 
 class Reader:
-    """Follows commands, and remembers which work folders there are by then."""
+    """Follows commands, and remembers which work folders and exported files there are by then."""
 
     def __init__(self):
         self.trained = {}
+        self.exported = {}  # files, and the channels that they want
 
     def __call__(self, arguments: list[str]) -> None:
         """Follows one.
@@ -83,6 +84,8 @@ class Reader:
         for key in (config.init_from, config.eval.close_weights):
             for source in trained_model.sources(key) if key else ():
                 channels = self._channels(source)
+                if values.mode == "export":
+                    self.exported[f"{workdir}/export/{config.name}.safetensors"] = channels
                 if values.mode == "train" and channels:
                     assert channels <= config.input.channels, f"{source}: colours, not grey"
         if values.mode == "train":
@@ -98,6 +101,8 @@ class Reader:
         """Of the pictures that weights want; 0 where a file of others says it."""
         if source in self.trained:
             return self.trained[source]["config"]["input"]["channels"]
+        if source in self.exported:
+            return self.exported[source]
         if source.endswith(".h5"):
             return 0
         assert source in trained_model.shipped(), f"nothing has made {source} by then"
