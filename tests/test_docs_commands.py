@@ -85,7 +85,8 @@ class Reader:
             for source in trained_model.sources(key) if key else ():
                 channels = self._channels(source)
                 if values.mode == "export":
-                    self.exported[f"{workdir}/export/{config.name}.{config.export.format}"] = channels
+                    file = f"{config.name}.{config.export.format}"
+                    self.exported[f"{workdir}/export/{file}"] = channels
                 if values.mode == "train" and channels:
                     assert channels <= config.input.channels, f"{source}: colours, not grey"
         if values.mode == "train":
