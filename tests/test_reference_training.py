@@ -97,10 +97,9 @@ def test_gradients_of_the_first_step(run, golden):
         theirs, ours = golden[f"grad/{name}"], run[1][name]
         if theirs.shape != ours.shape:  # of the large ones the norm alone is kept
             ours = np.linalg.norm(ours.astype(np.float64))
-        # A slope's is one float32 sum over a map, theirs as well as ours, and its parts cancel:
-        # another processor's order of them moves it by 1.2e-4.
-        slope = name.endswith("relu.weight")
-        assert relative(ours, theirs) <= (5e-4 if slope else 1e-4), name
+        # In float64 it is -1.20217192e-06; theirs, a float32 sum that cancels, is 1.23e-4 off.
+        known = name == "de_stage_1.0.relu.weight"
+        assert relative(ours, theirs) <= (2e-4 if known else 1e-4), name
 
 
 def test_parameters_after_three_adam_steps(run, golden, shared):
