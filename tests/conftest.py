@@ -13,10 +13,12 @@ from work_folders import kept_logging
 
 flags.FLAGS.mark_as_parsed()
 
-# Most of the time goes into compiling; without these fusions it takes half as long. Results change
-# by the last bit alone. XLA ends a process over a flag that it does not know.
+# Most of the time goes into compiling; without LLVM's optimisation and, where there is a choice,
+# without these fusions it takes much less. Results change by the last bits alone. XLA ends a
+# process over a flag that it does not know.
 _older = tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11)
-_quick = "--xla_cpu_use_fusion_emitters=false" if _older else ""
+_quick = "--xla_backend_optimization_level=0"
+_quick += " --xla_cpu_use_fusion_emitters=false" if _older else ""
 os.environ["XLA_FLAGS"] = " ".join(  # before jax is imported
     ("--xla_force_host_platform_device_count=4", os.environ.get("CMTL_TEST_XLA_FLAGS", _quick))
 )
