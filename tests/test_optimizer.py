@@ -23,19 +23,19 @@ def settings(**values):
     return c
 
 
-def draw(seed):
+def draw(seed, dtype=np.float32):
     rng = np.random.default_rng(seed)
     leaves, tree = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
-    return tree.unflatten([rng.normal(size=shape).astype(np.float32) for shape in leaves])
+    return tree.unflatten([rng.normal(size=shape).astype(dtype) for shape in leaves])
 
 
-def updates(config, number=3):
+def updates(config, number=3, dtype=np.float32):
     """Of so many steps by fixed gradients."""
     tx = optimizer.build(config, 100)
-    params, results = draw(0), []
+    params, results = draw(0, dtype), []
     state = tx.init(params)
     for i in range(number):
-        update, state = jax.jit(tx.update)(draw(i + 1), state, params)
+        update, state = jax.jit(tx.update)(draw(i + 1, dtype), state, params)
         results.append(jax.device_get(update))
     return results
 
@@ -70,11 +70,13 @@ def test_muon_is_that_of_optax():
         return jax.tree.map(lambda x: numbers if between_maps(x) else None, params)
 
     tx = contrib.muon(0.01, consistent_rms=0.2, muon_weight_dimension_numbers=matrices)
-    state = tx.init(draw(0))
-    for i, got in enumerate(updates(settings(name="muon", head_factor=1.0))):
-        want, state = jax.jit(tx.update)(draw(i + 1), state, draw(0))
-        # Of updates of up to 5e-3; in float32 another order of sums changes one by 2e-7.
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-7), got, want)
+    double = lambda seed: draw(seed, np.float64)  # in float32 another order of sums shows
+    with jax.enable_x64(True):
+        state = tx.init(double(0))
+        ours = updates(settings(name="muon", head_factor=1.0), dtype=np.float64)
+        for i, got in enumerate(ours):
+            want, state = jax.jit(tx.update)(double(i + 1), state, double(0))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
 
 
 @pytest.mark.parametrize("stage, name", [("shared", "kernel"), ("decoder", "wide")])
