@@ -65,6 +65,9 @@ def base() -> ml_collections.ConfigDict:
     # maps averaged: far rows of dense crowds lose their heads where sides shrink. 0: never.
     i.close = 0.0
     i.close_scale = 1.0
+    # Scales of their sides at which every whole picture is counted, too, such as (0.35,0.7) beside
+    # a scale of 0.5; all maps averaged. For pictures with heads of any size. (): none.
+    i.looks = ()
     i.resize = "none"  # none | multiple_of_4 (authors' code): whole pictures, bilinear, downwards
 
     p = c.crop = ml_collections.ConfigDict()
@@ -382,6 +385,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.input.close:
         holds = config.input.resize == "none"
         require(holds, "input.close", "0 unless config.input.resize is none")
+    if config.input.looks:
+        numbers = all(isinstance(x, int | float) and x > 0 for x in config.input.looks)
+        require(numbers, "input.looks", "numbers greater than 0, such as (0.35,0.7), or ()")
+        alone = config.input.resize == "none" and not config.input.close
+        require(alone, "input.looks", "() unless config.input.resize is none and input.close is 0")
     if config.crop.stored:
         holds = config.augment.zoom == 0
         require(holds, "augment.zoom", "0 with crop.stored, whose patches are cut once")

@@ -84,6 +84,7 @@ def test_good_overrides_are_taken(main):
         ("--noconfig.train.stop_dead", ["train.stop_dead", "config.train.stop_on_dead"]),
         ("--config.seed.x=3", ["config.seed.x", "config.seed is a value"]),
         ("--config.dataset.options.num_trian=3", ["num_trian", "num_train"]),
+        ("--config.input.looks=(0.35,0)", ["config.input.looks", "greater than 0, such as (0.35,"]),
         ("--config.crop.mode=foo", ["config.crop.mode", "'foo'", "fixed, quarter"]),
         ("--config.crop.mode=quater", ["did you mean quarter?"]),
         ("--config.augment.when=stored", ["config.crop.stored is 0", "a multiple of 3"]),

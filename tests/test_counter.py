@@ -126,14 +126,36 @@ def apart(monkeypatch, pixels):
     monkeypatch.setattr(head_spacing, "head_spacing", lambda density: pixels)
 
 
+def looking(counter, **changes):
+    """A counter with the same weights that looks otherwise (config.input)."""
+    config = counter.trained.config.copy_and_resolve_references()
+    config.input.update(changes)
+    trained = dataclasses.replace(counter.trained, config=config)
+    return counter_lib.Counter(trained, Parallel("jit", jax.devices()[:1]))
+
+
+def test_looks_at_other_sides_are_averaged(twice, tmp_path):
+    picture = grey(61, 83)
+    alone = [looking(twice, scale=scale, close=0.0)(picture) for scale in (0.5, 0.35, 0.75)]
+    assert np.ptp([one.count for one in alone]) > 0.05 * alone[0].count
+    changes = {"close": 0.0, "looks": (0.35, 0.75)}
+    found = looking(twice, **changes)(picture)
+    assert found.count == pytest.approx(np.mean([one.count for one in alone]), rel=1e-6)
+    assert found.density.shape == (61, 83)
+    # Weights keep them, and an evaluation looks as often.
+    source = untrained(tmp_path / "weights", seen={"scale": 0.5, "contrast": 60.0} | changes)
+    config = small_run.config(tmp_path, init_from=str(source), eval__triptychs=0)
+    result = evaluation.evaluate_checkpoint(config, tmp_path / "evaluated")
+    assert "every one once more at sides times 0.35 and 0.75" in result["protocol"]["pictures"]
+    table = tmp_path / "evaluated" / "eval" / "synthetic-test" / "per_image.csv"
+    counter, pictures = cmtl_jax.load(source), data_lib.load(config).pictures("test")
+    for i, image in enumerate(read_per_image_csv(table)):
+        assert image.count_pred == pytest.approx(counter(pictures[i].image).count, rel=1e-5)
+
+
 def test_where_people_stand_close_a_second_look_is_averaged(twice, monkeypatch):
     picture = grey(61, 83)
-    looks = []
-    for scale in (0.5, 0.75):
-        config = twice.trained.config.copy_and_resolve_references()
-        config.input.update(scale=scale, close=0.0)
-        alone = dataclasses.replace(twice.trained, config=config)
-        looks.append(counter_lib.Counter(alone, Parallel("jit", jax.devices()[:1]))(picture))
+    looks = [looking(twice, scale=scale, close=0.0)(picture) for scale in (0.5, 0.75)]
     assert abs(looks[0].count / looks[1].count - 1) > 0.05
     apart(monkeypatch, 4.9)
     found = twice(picture)

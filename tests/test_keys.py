@@ -82,6 +82,7 @@ KEYS = (
         "crop images"}),
     Key("input.close", (0.0, 7.0), {"second look"}),
     Key("input.close_scale", (1.0, 0.7), {"second look"}, given={"input.close": 7.0}),
+    Key("input.looks", ((), (0.7,)), {"second look"}),
     Key("input.resize", ("none", "multiple_of_4"), WHOLE),
     # The network. The group head does not reach the density, unless prior_fusion says so.
     Key("model.name", ("cmtl", "single_stage", "mcnn"), NETWORK - LOGITS, LOGITS),
@@ -401,7 +402,7 @@ def stages(config, workdir) -> dict[str, str]:
 
 
 def second_look(config, pixels) -> list:
-    """What a second look sees of a picture whose people seem to stand 5 pixels apart."""
+    """What further looks see of a picture whose people seem to stand 5 pixels apart."""
     counter, looked = Counter.__new__(Counter), []
     counter._input, counter._close = config.input, None
 

@@ -21,7 +21,7 @@ from cmtl_jax.input_pipeline import data as data_lib
 from cmtl_jax.input_pipeline.patches import Patches
 from cmtl_jax.input_pipeline.pictures import Pictures
 from cmtl_jax.input_pipeline.resize import ResizedPictures
-from cmtl_jax.input_pipeline.seen import Seen, closer_text
+from cmtl_jax.input_pipeline.seen import Seen, again_text
 from cmtl_jax.metrics import ImageMetrics
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction.counter import Counter
@@ -193,7 +193,7 @@ def protocol(
         picked = f"best MAE on {data_lib.describe_validation(trained.config)}"
     elif picked != "latest":
         picked = "the steps named" if mean_of else f"step {trained.step}"
-    seen = ", ".join(filter(None, (Seen.of(config.input).text(), closer_text(config.input))))
+    seen = ", ".join(filter(None, (Seen.of(config.input).text(), again_text(config.input))))
     return {
         "data set": data.name,
         "split": split,

@@ -57,8 +57,16 @@ def closer(settings: ml_collections.ConfigDict) -> Seen:
     return dataclasses.replace(Seen.of(settings), scale=settings.close_scale)
 
 
-def closer_text(settings: ml_collections.ConfigDict) -> str:
-    """For people, what config.input.close does; empty if nothing."""
+def further(settings: ml_collections.ConfigDict) -> list[Seen]:
+    """The same at each scale of config.input.looks, for more looks at every picture."""
+    return [dataclasses.replace(Seen.of(settings), scale=scale) for scale in settings.looks]
+
+
+def again_text(settings: ml_collections.ConfigDict) -> str:
+    """For people, what config.input.looks or config.input.close does; empty if nothing."""
+    if settings.looks:
+        scales = " and ".join(f"{scale:g}" for scale in settings.looks)
+        return f"every one once more at sides times {scales}, maps averaged"
     if not settings.close:
         return ""
     return (

@@ -7,7 +7,7 @@ import ml_collections
 
 from cmtl_jax import trained_model, version, weight_average
 from cmtl_jax.input_pipeline import extra_pictures
-from cmtl_jax.input_pipeline.seen import Seen, closer_text
+from cmtl_jax.input_pipeline.seen import Seen, again_text
 from cmtl_jax.trained_model import TrainedModel
 
 LIMITS = (
@@ -101,7 +101,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "exported_by": version.describe(),
         "input_channels": i.channels,
         "seen": Seen.of(i).text(),
-        "second_look": closer_text(i),  # which a program that is the network alone does not take
+        "second_look": again_text(i),  # which a program that is the network alone does not take
         "input_scale": float(i.scale),
         "input_contrast": float(i.contrast),
         "input_detail": float(i.detail),

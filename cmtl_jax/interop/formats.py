@@ -110,7 +110,7 @@ def _checked(
 def _looking_once(trained: TrainedModel, parallel: Parallel) -> Counter:
     """A counter that is the network alone, as an exported program is."""
     config = trained.config.copy_and_resolve_references()
-    config.input.close = 0.0
+    config.input.update(close=0.0, looks=())
     params = parallel.replicate(trained.params)
     return Counter(dataclasses.replace(trained, params=params, config=config), parallel)
 

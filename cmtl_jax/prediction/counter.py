@@ -16,7 +16,7 @@ from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise
-from cmtl_jax.input_pipeline.seen import Seen, closer
+from cmtl_jax.input_pipeline.seen import Seen, closer, further
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import close_crowds, group_passes
 from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
@@ -172,7 +172,7 @@ class Counter:
     def second_look(
         self, density: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]
     ) -> np.ndarray:
-        """Looks again where people stand close: nearer (config.input.close), with other weights.
+        """Looks again: at other sides (config.input.looks and close), and with weights for crowds.
 
         Args:
             density: [h, w], people per pixel, of the picture as the network saw it.
@@ -182,18 +182,23 @@ class Counter:
         Returns:
             float32 [h, w]: a new map, or the one given.
         """
-        density = self._nearer(density, picture)
+        density = self._at_other_sides(density, picture)
         return density if self._close is None else self._with_close(density, size, picture)
 
-    def _nearer(self, density: np.ndarray, picture: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Averages a map with that of the picture at larger sides, where people stand close."""
-        if not self._input.close:
+    def _at_other_sides(
+        self, density: np.ndarray, picture: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
+        """Averages a map with those of the picture at other sides, if the weights want that."""
+        others = further(self._input)
+        if self._input.close:
+            apart = head_spacing.head_spacing(density)
+            if apart is not None and apart < self._input.close:
+                others = [closer(self._input)]
+        if not others:
             return density
-        apart = head_spacing.head_spacing(density)
-        if apart is None or apart >= self._input.close:
-            return density
-        again = self._alone(closer(self._input).image(picture(self._input.channels)))
-        return (density + resize.density(again, density.shape)) / 2
+        image = picture(self._input.channels)
+        maps = [resize.density(self._alone(one.image(image)), density.shape) for one in others]
+        return sum(maps, density) / (1 + len(maps))
 
     def _with_close(
         self, density: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]
