@@ -94,6 +94,19 @@ def test_stablehlo_with_a_parity_report(export, tmp_path, photos):
     assert stablehlo.Program(file)(picture[..., None])[1] == pytest.approx(expected.count, rel=1e-5)
 
 
+def test_a_program_looks_once_where_its_weights_look_more_often(export, tmp_path):
+    seen = {"scale": 0.5, "looks": (0.35, 0.7)}
+    workdir = untrained(tmp_path / "w", name="mcnn", seen=seen)
+    status, _, err = export(workdir, "stablehlo")
+    assert status == 0, err
+    file = workdir / "export/synthetic.stablehlo"
+    assert json.loads(file.with_name(f"{file.name}.parity.json").read_text())["agrees"]
+    status, _, err = export(workdir, "safetensors")
+    assert status == 0, err
+    looks = cmtl_jax.load(workdir / "export/synthetic.safetensors").trained.config.input.looks
+    assert tuple(looks) == (0.35, 0.7)
+
+
 def test_onnx_with_a_parity_report(export, tmp_path, photos):
     pytest.importorskip("onnx", reason="onnx is missing: see requirements-onnx.txt")
     pytest.importorskip("onnxruntime", reason="onnxruntime is missing: see requirements-onnx.txt")
