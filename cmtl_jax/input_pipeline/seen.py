@@ -52,14 +52,9 @@ class Seen:
         return ", ".join(parts)
 
 
-def closer(settings: ml_collections.ConfigDict) -> Seen:
-    """The same at the scale of config.input.close_scale, for a second look."""
-    return dataclasses.replace(Seen.of(settings), scale=settings.close_scale)
-
-
-def further(settings: ml_collections.ConfigDict) -> list[Seen]:
-    """The same at each scale of config.input.looks, for more looks at every picture."""
-    return [dataclasses.replace(Seen.of(settings), scale=scale) for scale in settings.looks]
+def at(settings: ml_collections.ConfigDict, scale: float) -> Seen:
+    """The same at another scale, for further looks (config.input.looks and close_scale)."""
+    return dataclasses.replace(Seen.of(settings), scale=scale)
 
 
 def again_text(settings: ml_collections.ConfigDict) -> str:

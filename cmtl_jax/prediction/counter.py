@@ -16,7 +16,7 @@ from cmtl_jax import pictures as picture_files
 from cmtl_jax.errors import UserError
 from cmtl_jax.input_pipeline import buckets, resize
 from cmtl_jax.input_pipeline.batch import normalise
-from cmtl_jax.input_pipeline.seen import Seen, closer, further
+from cmtl_jax.input_pipeline.seen import Seen, at
 from cmtl_jax.parallel import Parallel
 from cmtl_jax.prediction import close_crowds, group_passes
 from cmtl_jax.prediction.tiles import GRID, Tile, best_shape, tiles
@@ -189,16 +189,16 @@ class Counter:
         self, density: np.ndarray, picture: Callable[[int], np.ndarray]
     ) -> np.ndarray:
         """Averages a map with those of the picture at other sides, if the weights want that."""
-        others = further(self._input)
+        scales = self._input.looks
         if self._input.close:
             apart = head_spacing.head_spacing(density)
             if apart is not None and apart < self._input.close:
-                others = [closer(self._input)]
-        if not others:
+                scales = (self._input.close_scale,)
+        if not scales:
             return density
         image = picture(self._input.channels)
-        maps = [resize.density(self._alone(one.image(image)), density.shape) for one in others]
-        return sum(maps, density) / (1 + len(maps))
+        maps = [self._alone(at(self._input, scale).image(image)) for scale in scales]
+        return sum((resize.density(one, density.shape) for one in maps), density) / (1 + len(maps))
 
     def _with_close(
         self, density: np.ndarray, size: tuple[int, int], picture: Callable[[int], np.ndarray]

@@ -316,15 +316,11 @@ class _Run:
         flat = [
             {"input.mean": c.input.mean, "input.std": c.input.std, "input.scale": c.input.scale,
              "input.contrast": c.input.contrast, "input.detail": c.input.detail,
-             "input.close": c.input.close, "input.looks": c.input.looks,
+             "input.close": c.input.close,
              "loss.density_scale": c.loss.density_scale}
             for c in (before, self.config)
         ]  # fmt: skip
-        wanted = [
-            f'--config.{k}="{v}"' if isinstance(v, tuple) else f"--config.{k}={v:g}"
-            for k, v in flat[0].items()
-            if v != flat[1][k]
-        ]
+        wanted = [f"--config.{k}={v:g}" for k, v in flat[0].items() if v != flat[1][k]]
         if wanted:
             logging.warning(
                 "the weights of %s were trained with other settings than this run's; to start "
